@@ -1,0 +1,61 @@
+package ipvs
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Config is what a virtual server is apart from its real servers. It is comparable.
+type Config struct {
+	// Scheduler is the kernel's name of the scheduler, such as rr.
+	Scheduler string
+	// Persistence is how long a client address stays bound to one real server: whole seconds, 1 to 86400 in
+	// Kubernetes, zero for none. Persistence is always per full client address. Sources: IPVS_SVC_ATTR_TIMEOUT
+	// and IPVS_SVC_ATTR_NETMASK in linux/ip_vs.h.
+	Persistence time.Duration
+	// Flags are the scheduler and one-packet flags; the persistent and hashed flags are not among them.
+	Flags Flags
+}
+
+// Flags of a virtual server, bits as in linux/ip_vs.h.
+type Flags uint32
+
+// The flags that a virtual server can be given.
+const (
+	FlagOnePacket Flags = 0x0004 // IP_VS_SVC_F_ONEPACKET
+	FlagSched1    Flags = 0x0008 // IP_VS_SVC_F_SCHED1: sh-fallback, mh-fallback
+	FlagSched2    Flags = 0x0010 // IP_VS_SVC_F_SCHED2: sh-port, mh-port
+	FlagSched3    Flags = 0x0020 // IP_VS_SVC_F_SCHED3
+	FlagsAll            = FlagOnePacket | FlagSched1 | FlagSched2 | FlagSched3
+)
+
+// RealServer is one real server. Forwarding is always masquerading (NAT).
+type RealServer struct {
+	Dest
+	// Weight is 0 to 65535; 0 means draining: established connections go on, no new ones come.
+	Weight int
+}
+
+// VirtualServer is a virtual server with its real servers, sorted by Dest, without duplicates.
+type VirtualServer struct {
+	Config
+	Real []RealServer
+}
+
+// Equal reports whether both are the same in every respect.
+func (v VirtualServer) Equal(o VirtualServer) bool {
+	return v.Config == o.Config && slices.Equal(v.Real, o.Real)
+}
+
+// State is everything in one network namespace. Bound maps the prefixes that were made local on our device to the
+// source address that connections from the node itself to them use (invalid: the kernel chooses).
+type State struct {
+	Virtual map[Key]VirtualServer
+	Bound   map[netip.Prefix]netip.Addr
+}
+
+// Conns counts the connections of one real server.
+type Conns struct {
+	Active, Inactive int
+}

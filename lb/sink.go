@@ -1,0 +1,18 @@
+package lb
+
+import "net/netip"
+
+// Sink takes what a source (API server, folder of YAML files) knows. Calls may come from several goroutines and
+// must not block for long. Set replaces an object of the same name; deleting an unknown object is fine.
+type Sink interface {
+	SetService(Service)
+	DeleteService(Name)
+	SetEndpointSlice(EndpointSlice)
+	DeleteEndpointSlice(Name)
+	// SetNode is called with every change of this node's Node object, and with the zero Node when it is deleted.
+	SetNode(Node)
+	// SetServiceCIDRs replaces the ranges from which ClusterIPs are allocated; empty when unknown.
+	SetServiceCIDRs([]netip.Prefix)
+	// Synced says that everything that existed at the start was handed over. Before it nothing is programmed.
+	Synced()
+}
