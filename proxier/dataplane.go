@@ -1,0 +1,139 @@
+package proxier
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/proxier/render"
+)
+
+// Dataplane is the kernel, behind one small contract for each kind of state.
+type Dataplane struct {
+	IPVS ipvs.Table
+	Sets iptables.Sets
+	// Rules has one entry for each family that is served.
+	Rules map[lb.Family]iptables.Rules
+	// Sysctls sets the kernel settings that differ from what IPVS needs. It returns what it changed, a line each,
+	// and what it could not change. It may be nil.
+	Sysctls func(ctx context.Context) (changed []string, err error)
+}
+
+// families returns the served families in order.
+func (d Dataplane) families() []lb.Family {
+	var out []lb.Family
+	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
+		if d.Rules[f] != nil {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// failure is an operation that the kernel refused.
+type failure struct {
+	op  render.Op
+	err error
+}
+
+// errWithheld marks operations that were not tried because an earlier one on the same frontend or address failed.
+var errWithheld = errors.New("withheld because an earlier operation failed")
+
+// run executes a plan phase by phase and calls done for each operation that took effect. What failed, or was
+// withheld because of a failure before it, is returned. Failures of one frontend never hold up another.
+func (d Dataplane) run(ctx context.Context, plan render.Plan, done func(render.Op)) []failure {
+	var failures []failure
+	blockedKeys, blockedVIPs := map[ipvs.Key]bool{}, map[netip.Prefix]bool{}
+	blocked := func(o render.Op) bool {
+		if o.VIP.IsValid() {
+			return blockedVIPs[o.VIP]
+		}
+		return blockedKeys[o.Key]
+	}
+	for len(plan) > 0 {
+		n := phaseLen(plan)
+		var batch render.Plan
+		for _, o := range plan[:n] {
+			if blocked(o) {
+				failures = append(failures, failure{o, errWithheld})
+			} else {
+				batch = append(batch, o)
+			}
+		}
+		plan = plan[n:]
+		failed := d.batch(ctx, batch)
+		for i, o := range batch {
+			err := failed[i]
+			if err == nil {
+				done(o)
+				continue
+			}
+			if blocked(o) {
+				err = errWithheld // a consequence, such as a real server of a virtual server that was refused
+			}
+			failures = append(failures, failure{o, err})
+			if o.Blocks() {
+				blockedKeys[o.Key] = !o.VIP.IsValid()
+				blockedVIPs[o.VIP] = o.VIP.IsValid()
+			}
+		}
+	}
+	return failures
+}
+
+// phaseLen returns how many operations at the start of the plan belong to one phase.
+func phaseLen(plan render.Plan) int {
+	n := slices.IndexFunc(plan, func(o render.Op) bool { return o.Phase != plan[0].Phase })
+	if n < 0 {
+		return len(plan)
+	}
+	return n
+}
+
+// batch tries the operations of one phase and returns the error of each that failed, by its index.
+func (d Dataplane) batch(ctx context.Context, batch render.Plan) map[int]error {
+	var onIPVS []ipvs.Op
+	var onSets []iptables.SetOp
+	for _, o := range batch {
+		if o.IPVS != nil {
+			onIPVS = append(onIPVS, *o.IPVS)
+		} else {
+			onSets = append(onSets, *o.Set)
+		}
+	}
+	var ipvsErrors []*ipvs.OpError
+	var setErrors []*iptables.SetError
+	if len(onIPVS) > 0 {
+		ipvsErrors = d.IPVS.Apply(ctx, onIPVS)
+	}
+	if len(onSets) > 0 {
+		setErrors = d.Sets.Apply(ctx, onSets)
+	}
+	if len(ipvsErrors)+len(setErrors) == 0 {
+		return nil
+	}
+	byIPVS, bySet := map[ipvs.Op]error{}, map[iptables.SetOp]error{}
+	for _, e := range ipvsErrors {
+		byIPVS[e.Op] = e
+	}
+	for _, e := range setErrors {
+		bySet[e.Op] = e
+	}
+	failed := map[int]error{}
+	for i, o := range batch {
+		var err error
+		if o.IPVS != nil {
+			err = byIPVS[*o.IPVS]
+		} else {
+			err = bySet[*o.Set]
+		}
+		if err != nil {
+			failed[i] = err
+		}
+	}
+	return failed
+}

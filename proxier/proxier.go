@@ -1,0 +1,235 @@
+package proxier
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/metrics"
+	"github.com/kube-hop/kube-hop/proxier/render"
+)
+
+// Config is what the loop depends on; it does not change while it runs.
+type Config struct {
+	Render    render.Config
+	NodePorts render.NodePortAddresses
+	// MinSyncPeriod is the least time between the end of one sync and the start of the next; 0 syncs at once.
+	MinSyncPeriod time.Duration
+	// SyncPeriod is the time between two verifications of the kernel, and the longest wait of a retry.
+	SyncPeriod time.Duration
+	// DrainTimeout is how long a removed real server may keep established connections.
+	DrainTimeout time.Duration
+	// ExcludeCIDRs hold addresses whose virtual servers are left alone, unless they are recorded as ours.
+	ExcludeCIDRs []netip.Prefix
+}
+
+// Proxier keeps the kernel equal to what the tracker holds. Only Tracker and Status may be used by other goroutines
+// than the one that calls Run (or Start, Sync and Verify).
+type Proxier struct {
+	cfg     Config
+	plane   Dataplane
+	metrics *metrics.Metrics
+	now     func() time.Time
+
+	Tracker *Tracker
+	Status  *Status
+
+	facts   render.Facts
+	model   *render.Model
+	state   render.State
+	retries *retryQueue
+	drains  map[drainKey]time.Time // deadline
+	// rules are those in place. Families without an entry are not exposed.
+	rules   map[lb.Family]iptables.Ruleset
+	adopted bool // the kernel's state was read once
+}
+
+// New returns a proxier that has done nothing yet.
+func New(cfg Config, plane Dataplane, m *metrics.Metrics, now func() time.Time) *Proxier {
+	tracker := NewTracker(now)
+	return &Proxier{
+		cfg: cfg, plane: plane, metrics: m, now: now,
+		Tracker: tracker,
+		Status:  newStatus(now, 2*cfg.SyncPeriod, func() time.Time { return tracker.Pending().Since }),
+		model:   render.NewModel(render.Facts{}, cfg.Render),
+		state:   render.NewState(),
+		retries: newRetryQueue(cfg.SyncPeriod),
+		drains:  map[drainKey]time.Time{},
+		rules:   map[lb.Family]iptables.Ruleset{},
+	}
+}
+
+// Sync applies what changed since the last one, and what is due for a retry. It returns the operations that took
+// effect. The first Sync reads the kernel and adopts what is there.
+func (p *Proxier) Sync(ctx context.Context) render.Plan {
+	start := p.now()
+	if !p.adopted || p.retries.isDue(object{}, start) {
+		return p.Verify(ctx)
+	}
+	batch := p.Tracker.Take()
+	touched := p.update(ctx, batch)
+	if batch.FactsChanged {
+		p.followNode(ctx)
+	}
+	touched = append(touched, p.retries.due(start)...)
+	plan := render.Diff(p.model, p.state, touched...)
+	done := p.apply(ctx, plan, touched)
+	p.finish(ctx, start, batch.Changes, done)
+	return done
+}
+
+// update brings the model up to date and returns what that touches.
+func (p *Proxier) update(ctx context.Context, b Batch) []render.Touched {
+	if b.FactsChanged {
+		p.facts = p.factsOf(b)
+		p.model = render.NewModel(p.facts, p.cfg.Render)
+		klog.FromContext(ctx).V(2).Info("Node facts changed", "node", p.facts.Node.Name, "zone", p.facts.Node.Zone,
+			"nodePortAddresses", p.facts.NodePorts, "serviceCIDRs", p.facts.ServiceCIDRs)
+	}
+	touched := make([]render.Touched, 0, len(b.Changed)+1)
+	for _, o := range b.Changed {
+		t := p.model.Update(o.Name, o.Service, o.Slices, o.Exists)
+		p.reportConflicts(ctx, t.Keys)
+		touched = append(touched, t)
+	}
+	if b.FactsChanged {
+		return []render.Touched{p.model.Everything(p.state)}
+	}
+	return touched
+}
+
+// followNode brings the rules up to date when the Node changed: in detect-local mode NodeCIDR they hold its podCIDRs.
+func (p *Proxier) followNode(ctx context.Context) {
+	for f, have := range p.rules {
+		want := render.Skeleton(f, p.facts.Node, p.cfg.Render)
+		if reflect.DeepEqual(have, want) {
+			continue
+		}
+		if err := p.prepareFamily(ctx, f); err != nil {
+			p.verifyFailed(ctx, err)
+		}
+	}
+}
+
+func (p *Proxier) factsOf(b Batch) render.Facts {
+	local := b.Local
+	if local == nil {
+		local = slices.Clone(b.Node.Addresses) // not told (rendering without a kernel): the Node object has to do
+		slices.SortFunc(local, netip.Addr.Compare)
+	}
+	return render.Facts{
+		Node:         b.Node,
+		Local:        local,
+		NodePorts:    p.cfg.NodePorts.Select(local, b.Node),
+		ServiceCIDRs: b.ServiceCIDRs,
+	}
+}
+
+func (p *Proxier) reportConflicts(ctx context.Context, keys []ipvs.Key) {
+	for _, c := range p.model.Conflicts(keys) {
+		p.metrics.Conflicts.Inc()
+		klog.FromContext(ctx).Info("Frontend is claimed by two Services; the older one keeps it",
+			"virtualServer", c.Key, "service", c.Owner, "withoutIt", c.Loser)
+	}
+}
+
+// apply runs a plan and keeps the books: the shadow holds what the kernel accepted, the retry queue what it did not.
+func (p *Proxier) apply(ctx context.Context, plan render.Plan, touched []render.Touched) render.Plan {
+	plan = p.withhold(plan)
+	var done render.Plan
+	failures := p.plane.run(ctx, plan, func(o render.Op) {
+		p.state.Record(o)
+		p.metrics.Operations.WithLabelValues(operationName(o), "ok").Inc()
+		done = append(done, o)
+	})
+	failing := p.noteFailures(ctx, failures)
+	for _, t := range touched {
+		for _, k := range t.Keys {
+			p.settle(object{key: k}, failing)
+			p.noteDrains(k)
+		}
+		for _, v := range t.Prefixes {
+			p.settle(object{vip: v}, failing)
+		}
+	}
+	return done
+}
+
+// settle takes an object off the retry queue unless it failed just now.
+func (p *Proxier) settle(o object, failing map[object]bool) {
+	if !failing[o] {
+		p.retries.succeeded(o)
+	}
+}
+
+// noteFailures logs, counts and schedules the retry of what failed, once an object.
+func (p *Proxier) noteFailures(ctx context.Context, failures []failure) map[object]bool {
+	failing := map[object]bool{}
+	logger := klog.FromContext(ctx)
+	for _, f := range failures {
+		o := objectOf(f.op)
+		if !errors.Is(f.err, errWithheld) {
+			p.metrics.Operations.WithLabelValues(operationName(f.op), "failed").Inc()
+			logger.Error(f.err, "Kernel operation failed; it will be retried", "operation", f.op.String(),
+				"service", f.op.Service, "object", o)
+		}
+		if failing[o] {
+			continue
+		}
+		failing[o] = true
+		p.retries.failed(o, f.op.Service, p.now())
+	}
+	return failing
+}
+
+// finish updates metrics and status after a sync.
+func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, done render.Plan) {
+	took := p.now().Sub(start)
+	p.metrics.ServiceChanges.Add(float64(c.Services))
+	p.metrics.EndpointChanges.Add(float64(c.Endpoints))
+	p.metrics.Services.Set(float64(p.model.Len()))
+	p.metrics.Failing.Set(float64(len(p.retries.items)))
+	p.metrics.Draining.Set(float64(len(p.drains)))
+	for _, f := range p.plane.families() {
+		p.metrics.SyncDuration.WithLabelValues(f.String()).Observe(took.Seconds())
+		if len(p.retries.items) == 0 {
+			p.metrics.LastSync.WithLabelValues(f.String()).Set(float64(p.now().UnixNano()) / 1e9)
+		}
+	}
+	p.Status.set(p.retries.oldest())
+	if len(done) > 0 {
+		klog.FromContext(ctx).V(2).Info("Synced", "operations", len(done), "services", c.Services,
+			"endpointSlices", c.Endpoints, "failing", len(p.retries.items), "took", took)
+	}
+}
+
+// withhold drops the operations of families whose rules are not in place: nothing is exposed without its guards.
+func (p *Proxier) withhold(plan render.Plan) render.Plan {
+	return slices.DeleteFunc(plan, func(o render.Op) bool {
+		addr := o.Key.Addr
+		if o.VIP.IsValid() {
+			addr = o.VIP.Addr()
+		}
+		_, guarded := p.rules[lb.FamilyOf(addr)]
+		return !guarded
+	})
+}
+
+func operationName(o render.Op) string {
+	switch {
+	case o.IPVS != nil:
+		return o.IPVS.Verb.String()
+	case o.Set.Delete:
+		return "set del"
+	default:
+		return "set add"
+	}
+}

@@ -1,0 +1,80 @@
+package render
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+)
+
+// Difference is what of one kind of object is not as it was left.
+type Difference struct {
+	// Kind is ipvs, vip or set.
+	Kind string
+	// Lines name one object each.
+	Lines []string
+}
+
+// Drift compares the state as it was left with the state as it was found.
+func Drift(left, found State) []Difference {
+	return []Difference{
+		{Kind: "ipvs", Lines: virtualDrift(left.IPVS.Virtual, found.IPVS.Virtual)},
+		{Kind: "vip", Lines: boundDrift(left.IPVS.Bound, found.IPVS.Bound)},
+		{Kind: "set", Lines: setDrift(left, found)},
+	}
+}
+
+func virtualDrift(left, found map[ipvs.Key]ipvs.VirtualServer) []string {
+	var out []string
+	for k, v := range left {
+		f, ok := found[k]
+		switch {
+		case !ok:
+			out = append(out, fmt.Sprintf("virtual server %s is missing", k))
+		case f.Config != v.Config:
+			out = append(out, fmt.Sprintf("virtual server %s is %s, was %s", k, f.Config, v.Config))
+		case !f.Equal(v):
+			out = append(out, fmt.Sprintf("virtual server %s has other real servers or weights", k))
+		}
+	}
+	for k := range found {
+		if _, ok := left[k]; !ok {
+			out = append(out, fmt.Sprintf("virtual server %s was added", k))
+		}
+	}
+	return out
+}
+
+func boundDrift(left, found map[netip.Prefix]netip.Addr) []string {
+	var out []string
+	for p, source := range left {
+		if f, ok := found[p]; !ok || f != source {
+			out = append(out, fmt.Sprintf("local route %s is missing or has another source", p))
+		}
+	}
+	for p := range found {
+		if _, ok := left[p]; !ok {
+			out = append(out, fmt.Sprintf("local route %s was added", p))
+		}
+	}
+	return out
+}
+
+func setDrift(left, found State) []string {
+	var out []string
+	for set, entries := range left.Sets {
+		for e := range entries {
+			if m := (member{set, e}); !found.has(m) {
+				out = append(out, fmt.Sprintf("set %s lacks %s", set, e))
+			}
+		}
+	}
+	for set, entries := range found.Sets {
+		for e := range entries {
+			if m := (member{set, e}); !left.has(m) {
+				out = append(out, fmt.Sprintf("set %s has %s, which was added", set, e))
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,52 @@
+package render
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kube-hop/kube-hop/lb"
+)
+
+// Facts is what rendering depends on that is true of this node or of the whole cluster, and can change at run
+// time. A change renders everything again.
+type Facts struct {
+	Node lb.Node
+	// Local are the addresses of this node's interfaces, sorted, without loopback, link-local and bound VIPs.
+	Local []netip.Addr
+	// NodePorts are the addresses that answer on node ports, a subset of Local.
+	NodePorts []netip.Addr
+	// ServiceCIDRs are the ranges of ClusterIPs; each is bound as a whole, so that a ClusterIP needs no binding of
+	// its own.
+	ServiceCIDRs []netip.Prefix
+}
+
+// Equal reports whether both say the same.
+func (f Facts) Equal(o Facts) bool {
+	return f.Node.Equal(o.Node) && slices.Equal(f.Local, o.Local) && slices.Equal(f.NodePorts, o.NodePorts) &&
+		slices.Equal(f.ServiceCIDRs, o.ServiceCIDRs)
+}
+
+// isLocal reports whether the node has the address on one of its interfaces.
+func (f Facts) isLocal(a netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(f.Local, a, netip.Addr.Compare)
+	return found
+}
+
+// inServiceCIDR reports whether a range that is bound as a whole holds the address.
+func (f Facts) inServiceCIDR(a netip.Addr) bool {
+	return slices.ContainsFunc(f.ServiceCIDRs, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// source is the address that connections from the node itself use towards addresses bound here; the zero Addr
+// leaves the choice to the kernel. An address that no interface has cannot be a route's source.
+func (f Facts) source(a netip.Addr) netip.Addr {
+	if ip, ok := f.Node.IP(lb.FamilyOf(a)); ok && f.isLocal(ip) {
+		return ip
+	}
+	for _, l := range f.Local {
+		if lb.FamilyOf(l) == lb.FamilyOf(a) {
+			return l
+		}
+	}
+	return netip.Addr{}
+}

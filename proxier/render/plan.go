@@ -1,0 +1,224 @@
+package render
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
+)
+
+// Phase is a step of the order in which operations run.
+type Phase uint8
+
+// The phases, in order. Guards and masquerade entries come before the traffic that needs them, virtual servers
+// before the addresses that lead to them, additions before removals; removal runs in the opposite order. Being
+// killed between any two phases leaves traffic that is refused or served as before, never exposed.
+const (
+	// PhaseGuard adds masquerade entries and guards addresses.
+	PhaseGuard Phase = iota + 1
+	// PhaseServe adds and edits virtual servers, and adds real servers or gives them their weight back.
+	PhaseServe
+	// PhaseBind makes addresses local.
+	PhaseBind
+	// PhaseOpen lets frontends through the guard.
+	PhaseOpen
+	// PhaseClose makes the guard reject frontends that go.
+	PhaseClose
+	// PhaseUnbind makes addresses foreign again.
+	PhaseUnbind
+	// PhaseDrain drains or deletes real servers, and deletes virtual servers.
+	PhaseDrain
+	// PhaseUnguard deletes masquerade entries and address guards.
+	PhaseUnguard
+)
+
+// Op is one operation on the kernel, either on IPVS or on a set.
+type Op struct {
+	Phase Phase
+	// Service is the one that the operation is for; the zero Name when no single one is.
+	Service lb.Name
+	// Key is the frontend concerned, or VIP the address; the other is zero.
+	Key ipvs.Key
+	VIP netip.Prefix
+
+	IPVS *ipvs.Op
+	Set  *iptables.SetOp
+}
+
+// String prints the operation as it will run.
+func (o Op) String() string {
+	if o.Set != nil {
+		return "set " + o.Set.String()
+	}
+	return o.IPVS.String()
+}
+
+// Blocks reports whether later operations on the same frontend or address must not run if this one failed. One
+// real server that cannot be added or removed holds up nothing.
+func (o Op) Blocks() bool {
+	if o.IPVS == nil {
+		return true
+	}
+	switch o.IPVS.Verb {
+	case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
+		return false
+	default:
+		return true
+	}
+}
+
+// Plan is operations in the order in which they run.
+type Plan []Op
+
+// String prints one operation a line.
+func (p Plan) String() string {
+	var b strings.Builder
+	for _, o := range p {
+		b.WriteString(o.String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Diff returns the operations that turn what the state holds of the touched objects into what the model wants.
+func Diff(m *Model, st State, touched ...Touched) Plan {
+	d := differ{model: m, state: st}
+	for _, t := range touched {
+		d.service = t.Service
+		for _, p := range t.Prefixes {
+			d.prefix(p)
+		}
+		for _, k := range t.Keys {
+			d.key(k)
+		}
+	}
+	slices.SortStableFunc(d.plan, func(a, b Op) int { return int(a.Phase) - int(b.Phase) })
+	return d.plan
+}
+
+// differ collects the operations of one Diff.
+type differ struct {
+	model   *Model
+	state   State
+	service lb.Name
+	plan    Plan
+}
+
+// member adds or deletes a set entry if the state differs from what is wanted.
+func (d *differ) member(o Op, m member, want bool, add, remove Phase) {
+	if d.state.has(m) == want {
+		return
+	}
+	o.Phase = add
+	if !want {
+		o.Phase = remove
+	}
+	o.Set = m.op(!want)
+	d.plan = append(d.plan, o)
+}
+
+// prefix plans the guard and the binding of an address or range.
+func (d *differ) prefix(p netip.Prefix) {
+	bound, clusterIP := d.model.wantsBound(p)
+	base := Op{Service: d.service, VIP: p}
+	d.member(base, prefixMember(p, setVIP), bound, PhaseGuard, PhaseUnguard)
+	d.member(base, prefixMember(p, setClusterIP), clusterIP, PhaseGuard, PhaseUnguard)
+
+	source := d.model.facts.source(p.Addr())
+	have, isBound := d.state.IPVS.Bound[p]
+	switch {
+	case bound && (!isBound || have != source):
+		d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.Bind, Prefix: p, Source: source})
+	case !bound && isBound:
+		d.ipvs(base, PhaseUnbind, ipvs.Op{Verb: ipvs.Unbind, Prefix: p})
+	}
+}
+
+func (d *differ) ipvs(o Op, phase Phase, op ipvs.Op) {
+	o.Phase, o.IPVS = phase, &op
+	d.plan = append(d.plan, o)
+}
+
+// key plans one frontend: its set entries and its virtual server.
+func (d *differ) key(k ipvs.Key) {
+	f, want := d.model.Frontend(k)
+	base := Op{Service: d.service, Key: k}
+	if want {
+		base.Service = f.Service
+	}
+	if k.Mark == 0 {
+		for _, set := range []string{setExternal, setExternalLocal} {
+			d.member(base, keyMember(k, set), want && f.masqueradeSet() == set, PhaseGuard, PhaseUnguard)
+		}
+		d.member(base, keyMember(k, setServed), want && f.VIP, PhaseOpen, PhaseClose)
+	}
+	have, exists := d.state.IPVS.Virtual[k]
+	switch {
+	case want:
+		d.virtual(base, f.Virtual, have, exists)
+	case exists:
+		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k})
+	}
+}
+
+// virtual plans a wanted virtual server. Both lists of real servers are sorted; one walk over both finds the
+// differences.
+func (d *differ) virtual(base Op, want, have ipvs.VirtualServer, exists bool) {
+	switch {
+	case !exists:
+		d.ipvs(base, PhaseServe, ipvs.Op{Verb: ipvs.AddVirtual, Key: base.Key, Config: want.Config})
+	case want.Config != have.Config:
+		d.ipvs(base, PhaseServe, ipvs.Op{Verb: ipvs.EditVirtual, Key: base.Key, Config: want.Config})
+	}
+	i, j := 0, 0
+	for i < len(want.Real) || j < len(have.Real) {
+		switch {
+		case j == len(have.Real) || i < len(want.Real) && want.Real[i].Compare(have.Real[j].Dest) < 0:
+			d.ipvs(base, PhaseServe, ipvs.Op{Verb: ipvs.AddReal, Key: base.Key, Real: want.Real[i]})
+			i++
+		case i == len(want.Real) || want.Real[i].Compare(have.Real[j].Dest) > 0:
+			d.drain(base, have.Real[j])
+			j++
+		default:
+			if want.Real[i].Weight != have.Real[j].Weight {
+				d.ipvs(base, PhaseServe, ipvs.Op{Verb: ipvs.EditReal, Key: base.Key, Real: want.Real[i]})
+			}
+			i, j = i+1, j+1
+		}
+	}
+}
+
+// drain plans the end of a real server. Connections of TCP and SCTP go on at weight 0 until they end; the daemon
+// then deletes it. A UDP flow has no end and would go to the dead pod for as long as its client sends, so the real
+// server goes at once, and expire_nodest_conn lets the next packet go elsewhere.
+func (d *differ) drain(base Op, r ipvs.RealServer) {
+	switch {
+	case base.Key.Proto == ipvs.UDP:
+		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteReal, Key: base.Key, Real: r})
+	case r.Weight != 0:
+		r.Weight = 0
+		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.EditReal, Key: base.Key, Real: r})
+	}
+}
+
+// Draining returns the real servers of a virtual server that are there only until their connections end.
+func Draining(m *Model, st State, k ipvs.Key) []ipvs.Dest {
+	f, want := m.Frontend(k)
+	if !want {
+		return nil
+	}
+	var out []ipvs.Dest
+	for _, r := range st.IPVS.Virtual[k].Real {
+		if r.Weight != 0 {
+			continue
+		}
+		_, wanted := slices.BinarySearchFunc(f.Virtual.Real, r.Dest, func(w ipvs.RealServer, d ipvs.Dest) int { return w.Compare(d) })
+		if !wanted {
+			out = append(out, r.Dest)
+		}
+	}
+	return out
+}

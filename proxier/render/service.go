@@ -1,0 +1,122 @@
+package render
+
+import (
+	"net/netip"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
+)
+
+// Service renders one Service: the frontends it claims, each key once. Nothing but the arguments influences the
+// result, and nothing of other Services is looked at.
+func Service(s lb.Service, slicesOf []lb.EndpointSlice, facts Facts, cfg Config) []Frontend {
+	r := serviceRenderer{service: s, facts: facts, cfg: cfg, seen: map[ipvs.Key]bool{}}
+	for _, family := range []lb.Family{lb.IPv4, lb.IPv6} {
+		if !cfg.serves(family) {
+			continue
+		}
+		clusterIP, ok := s.ClusterIP(family)
+		if !ok {
+			continue // no ClusterIP in a family: nothing of the Service exists there, not even node ports
+		}
+		for _, port := range s.Ports {
+			r.port(clusterIP, port, Select(endpointsOf(slicesOf, family, port), facts.Node))
+		}
+	}
+	return r.out
+}
+
+func (c Config) serves(f lb.Family) bool {
+	if f == lb.IPv4 {
+		return c.IPv4
+	}
+	return c.IPv6
+}
+
+// serviceRenderer collects the frontends of one Service.
+type serviceRenderer struct {
+	service lb.Service
+	facts   Facts
+	cfg     Config
+	seen    map[ipvs.Key]bool
+	out     []Frontend
+}
+
+// port adds the frontends of one service port in the family of its ClusterIP, in order of evaluation.
+func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, views Views) {
+	family := lb.FamilyOf(clusterIP)
+	// One slice serves all frontends of a view: values are never changed, so they can be shared.
+	cluster, local := realServers(views.Cluster), realServers(views.Local)
+	inside := cluster
+	if r.service.InternalLocal {
+		inside = local
+	}
+	outside, masquerade := cluster, MasqueradeAlways
+	if r.service.ExternalLocal {
+		outside, masquerade = local, MasqueradeNode
+	}
+
+	r.add(ClusterIP, clusterIP, port, port.Port, MasqueradeForeign, inside)
+	for _, a := range ofFamily(r.service.ExternalIPs, family) {
+		r.add(ExternalIP, a, port, port.Port, masquerade, outside)
+	}
+	for _, a := range ofFamily(r.service.LoadBalancerIPs, family) {
+		r.add(LoadBalancerIP, a, port, port.Port, masquerade, outside)
+	}
+	if port.NodePort == 0 {
+		return
+	}
+	for _, a := range ofFamily(r.facts.NodePorts, family) {
+		r.add(NodePort, a, port, port.NodePort, masquerade, outside)
+	}
+}
+
+func (r *serviceRenderer) add(kind Kind, addr netip.Addr, port lb.ServicePort, number uint16, m Masquerade, real []ipvs.RealServer) {
+	key := ipvs.Key{Addr: addr, Port: number, Proto: ipvs.Proto(port.Proto)}
+	if r.seen[key] {
+		return // an external IP that is also a LoadBalancer IP, or a node address with the node port's number
+	}
+	r.seen[key] = true
+	r.out = append(r.out, Frontend{
+		Key:        key,
+		Kind:       kind,
+		Service:    r.service.Name,
+		PortName:   port.Name,
+		Created:    r.service.Created,
+		Virtual:    ipvs.VirtualServer{Config: r.config(), Real: real},
+		Masquerade: m,
+		VIP:        !r.facts.isLocal(addr),
+	})
+}
+
+func (r *serviceRenderer) config() ipvs.Config {
+	c := ipvs.Config{Scheduler: r.service.Scheduler, Persistence: r.service.Affinity}
+	if c.Scheduler == "" {
+		c.Scheduler = r.cfg.Scheduler
+	}
+	if c.Scheduler == "mh" {
+		c.Flags |= ipvs.FlagSched2 // mh-port, as kube-proxy sets it: the source port takes part in the hash
+	}
+	return c
+}
+
+func realServers(eps []netip.AddrPort) []ipvs.RealServer {
+	if len(eps) == 0 {
+		return nil
+	}
+	out := make([]ipvs.RealServer, len(eps))
+	for i, e := range eps {
+		out[i] = ipvs.RealServer{Dest: ipvs.Dest{Addr: e.Addr(), Port: e.Port()}, Weight: 1}
+	}
+	return out
+}
+
+func ofFamily(addrs []netip.Addr, f lb.Family) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if lb.FamilyOf(a) == f {
+			out = append(out, a)
+		}
+	}
+	return out
+}

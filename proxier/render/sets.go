@@ -1,0 +1,90 @@
+package render
+
+import (
+	"net/netip"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
+)
+
+// The sets that the skeleton's rules look up. Everything per Service that netfilter needs to know is an entry in
+// one of them, so the number of rules does not depend on the number of Services.
+const (
+	// setServed holds the frontends on bound VIPs that have a virtual server. What is not in it is rejected on a
+	// VIP, so an entry comes last and goes first.
+	setServed = "SERVED"
+	// setExternal holds external frontends whose traffic is always masqueraded (policy Cluster).
+	setExternal = "EXTERNAL"
+	// setExternalLocal holds external frontends that keep the client's address (policy Local).
+	setExternalLocal = "EXTERNAL-LOCAL"
+	// setVIP holds every address and range that kube-hop made local: the guarded ones.
+	setVIP = "VIP"
+	// setClusterIP holds the ranges and addresses of ClusterIPs.
+	setClusterIP = "CLUSTER-IP"
+)
+
+// maxElem is the capacity of each set. ipset's own default, 65536, is 40 external IPs with 1,700 ports; memory is
+// used per entry, not per capacity.
+const maxElem = 1 << 20
+
+// setName returns a set's name in the kernel. Both families share one name space there; the form for IPv6 follows
+// kube-proxy (KUBE-6-...).
+func setName(f lb.Family, name string) string {
+	if f == lb.IPv6 {
+		return "KUBE-HOP-6-" + name
+	}
+	return "KUBE-HOP-" + name
+}
+
+// Sets returns the sets of one family.
+func Sets(f lb.Family) []iptables.Set {
+	fam := iptables.Family(f)
+	var out []iptables.Set
+	for _, s := range []struct {
+		name string
+		typ  iptables.SetType
+	}{
+		{setServed, iptables.HashIPPort},
+		{setExternal, iptables.HashIPPort},
+		{setExternalLocal, iptables.HashIPPort},
+		{setVIP, iptables.HashNet},
+		{setClusterIP, iptables.HashNet},
+	} {
+		out = append(out, iptables.Set{Name: setName(f, s.name), Type: s.typ, Family: fam, MaxElem: maxElem})
+	}
+	return out
+}
+
+// member is one entry of one set, wanted or present.
+type member struct {
+	set   string
+	entry iptables.Entry
+}
+
+func (m member) op(remove bool) *iptables.SetOp {
+	return &iptables.SetOp{Delete: remove, Set: m.set, Entry: m.entry}
+}
+
+func keyMember(k ipvs.Key, name string) member {
+	return member{
+		set:   setName(lb.FamilyOf(k.Addr), name),
+		entry: iptables.Entry{Prefix: host(k.Addr), Proto: uint8(k.Proto), Port: k.Port},
+	}
+}
+
+func prefixMember(p netip.Prefix, name string) member {
+	return member{set: setName(lb.FamilyOf(p.Addr()), name), entry: iptables.Entry{Prefix: p}}
+}
+
+// masqueradeSet names the set that a frontend's masquerade class needs; ClusterIPs are told by their address alone.
+func (f Frontend) masqueradeSet() string {
+	switch f.Masquerade {
+	case MasqueradeAlways:
+		return setExternal
+	case MasqueradeNode:
+		return setExternalLocal
+	default:
+		return ""
+	}
+}

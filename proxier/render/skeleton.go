@@ -1,0 +1,132 @@
+package render
+
+import (
+	"fmt"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/lb"
+)
+
+// The chains of the skeleton. KUBE-MARK-MASQ and KUBE-POSTROUTING keep kube-proxy's names, because the CNI portmap
+// plugin is commonly told to jump to the former (service-proxy contract in the Kubernetes network plugin docs).
+const (
+	chainServices    = "KUBE-HOP-SERVICES"
+	chainGuard       = "KUBE-HOP-GUARD"
+	chainInput       = "KUBE-HOP-INPUT"
+	chainOutput      = "KUBE-HOP-OUTPUT"
+	chainForward     = "KUBE-HOP-FORWARD"
+	chainMarkMasq    = "KUBE-MARK-MASQ"
+	chainPostrouting = "KUBE-POSTROUTING"
+)
+
+// sameAddress is the classic BPF program that accepts a packet whose source address is its destination address, as
+// iptables' bpf match takes it. It recognises a pod that reached itself through a Service by the packet alone, so
+// that no entry per endpoint is needed, and also when the pod's packets were translated on another node.
+var sameAddress = map[lb.Family]string{
+	lb.IPv4: "6,32 0 0 12,7 0 0 0,32 0 0 16,29 0 1 0,6 0 0 65535,6 0 0 0",
+	lb.IPv6: "18,32 0 0 8,7 0 0 0,32 0 0 24,29 0 13 0,32 0 0 12,7 0 0 0,32 0 0 28,29 0 9 0," +
+		"32 0 0 16,7 0 0 0,32 0 0 32,29 0 5 0,32 0 0 20,7 0 0 0,32 0 0 36,29 0 1 0,6 0 0 65535,6 0 0 0",
+}
+
+// Skeleton returns the rules of one family. They are the same whatever Services exist; of the Node only its podCIDRs
+// matter, and only in detect-local mode NodeCIDR.
+func Skeleton(f lb.Family, n lb.Node, cfg Config) iptables.Ruleset {
+	return iptables.Ruleset{
+		Family: iptables.Family(f),
+		Chains: append(natChains(f, n, cfg), filterChains(f, cfg)...),
+		Jumps: []iptables.Jump{
+			jump("nat", "PREROUTING", chainServices, "kubernetes service portals"),
+			jump("nat", "OUTPUT", chainServices, "kubernetes service portals"),
+			jump("nat", "POSTROUTING", chainPostrouting, "kubernetes postrouting rules"),
+			jump("filter", "INPUT", chainInput, "kube-hop service guards"),
+			jump("filter", "OUTPUT", chainOutput, "kube-hop service guards"),
+			jump("filter", "FORWARD", chainForward, "kube-hop forwarding rules"),
+		},
+	}
+}
+
+func jump(table, chain, target, comment string) iptables.Jump {
+	return iptables.Jump{Table: table, Chain: chain, Rule: rule("-m comment --comment %q -j %s", comment, target)}
+}
+
+func rule(format string, args ...any) iptables.Rule {
+	return iptables.Rule(fmt.Sprintf(format, args...))
+}
+
+// natChains decide on the first packet of a connection whether it will be masqueraded, and masquerade it.
+func natChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
+	mark := fmt.Sprintf("%#x/%#x", cfg.Mark(), cfg.Mark())
+	external := matchSet(f, setExternal, "dst,dst")
+	externalLocal := matchSet(f, setExternalLocal, "dst,dst")
+
+	services := []iptables.Rule{
+		rule("%s -j %s", external, chainMarkMasq),
+		rule("%s -j ACCEPT", external),
+		rule("%s -m addrtype --src-type LOCAL -j %s", externalLocal, chainMarkMasq),
+		rule("%s -j ACCEPT", externalLocal),
+	}
+	if r, ok := clusterIPMasquerade(f, n, cfg); ok {
+		services = append(services, r)
+	}
+	// VIPs are local addresses. Accepting ends the chain for them, so that rules of others for "local
+	// destinations", such as a host port's DNAT, do not take a Service's traffic.
+	services = append(services, rule("%s -j ACCEPT", matchSet(f, setVIP, "dst")))
+
+	return []iptables.Chain{
+		{Table: "nat", Name: chainServices, Rules: services},
+		{Table: "nat", Name: chainMarkMasq, Rules: []iptables.Rule{rule("-j MARK --set-xmark %s", mark)}},
+		{Table: "nat", Name: chainPostrouting, Rules: []iptables.Rule{
+			// The loopback device is left out: there every packet of the node to itself has equal addresses.
+			rule(`! -o lo -m bpf --bytecode "%s" -j MASQUERADE --random-fully`, sameAddress[f]),
+			rule("-m mark ! --mark %s -j RETURN", mark),
+			// The bit is cleared first, so that a packet that passes the stack again (a tunnel) is not translated twice.
+			rule("-j MARK --set-xmark 0x0/%#x", cfg.Mark()),
+			rule("-j MASQUERADE --random-fully"),
+		}},
+	}
+}
+
+// clusterIPMasquerade returns the rule that marks ClusterIP traffic from sources that are not local pods, if there
+// is any: without a detector for the family nobody can be told apart, and then nothing is masqueraded.
+func clusterIPMasquerade(f lb.Family, n lb.Node, cfg Config) (iptables.Rule, bool) {
+	match := matchSet(f, setClusterIP, "dst")
+	if cfg.MasqueradeAll {
+		return rule("%s -j %s", match, chainMarkMasq), true
+	}
+	if cfg.Local.Interface != "" {
+		return rule("! -i %s %s -j %s", cfg.Local.Interface, match, chainMarkMasq), true
+	}
+	for _, p := range cfg.Local.ranges(n) {
+		if lb.FamilyOf(p.Addr()) == f {
+			return rule("! -s %s %s -j %s", p, match, chainMarkMasq), true
+		}
+	}
+	return "", false
+}
+
+// filterChains keep everything but Service ports from being reached at a VIP, and let Service traffic be forwarded.
+func filterChains(f lb.Family, cfg Config) []iptables.Chain {
+	reject := "icmp-port-unreachable"
+	if f == lb.IPv6 {
+		reject = "icmp6-port-unreachable"
+	}
+	guard := rule("%s -m conntrack --ctstate NEW -j %s", matchSet(f, setVIP, "dst"), chainGuard)
+	return []iptables.Chain{
+		{Table: "filter", Name: chainGuard, Rules: []iptables.Rule{
+			rule("%s -j RETURN", matchSet(f, setServed, "dst,dst")),
+			rule("-j REJECT --reject-with %s", reject),
+		}},
+		{Table: "filter", Name: chainInput, Rules: []iptables.Rule{guard}},
+		// IPVS takes the node's own connections before this chain (LOCAL_OUT priority -98); what arrives here
+		// with a VIP as destination has no virtual server.
+		{Table: "filter", Name: chainOutput, Rules: []iptables.Rule{guard}},
+		{Table: "filter", Name: chainForward, Rules: []iptables.Rule{
+			rule("-m mark --mark %#x/%#x -j ACCEPT", cfg.Mark(), cfg.Mark()),
+			rule("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+		}},
+	}
+}
+
+func matchSet(f lb.Family, set, direction string) string {
+	return fmt.Sprintf("-m set --match-set %s %s", setName(f, set), direction)
+}

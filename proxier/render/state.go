@@ -1,0 +1,110 @@
+package render
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/ipvs"
+)
+
+// State is what the kernel holds of ours, as far as it changes with Services. The daemon keeps one as its shadow of
+// the kernel; it is read from the kernel at the start and at each verification.
+type State struct {
+	IPVS ipvs.State
+	Sets iptables.SetState
+}
+
+// NewState returns an empty state.
+func NewState() State {
+	return State{
+		IPVS: ipvs.State{Virtual: map[ipvs.Key]ipvs.VirtualServer{}, Bound: map[netip.Prefix]netip.Addr{}},
+		Sets: iptables.SetState{},
+	}
+}
+
+// has reports whether a set holds an entry.
+func (s State) has(m member) bool {
+	_, ok := s.Sets[m.set][m.entry]
+	return ok
+}
+
+// RecordsKey reports whether a set records the frontend as ours. The entries of an external frontend or a node port
+// are written before its virtual server and deleted after it, so the record holds after a crash between any two
+// operations. A ClusterIP's is written after it, to keep the guard closed until then; see Guards.
+func (s State) RecordsKey(k ipvs.Key) bool {
+	if k.Mark != 0 {
+		return false
+	}
+	for _, set := range []string{setServed, setExternal, setExternalLocal} {
+		if s.has(keyMember(k, set)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Guards reports whether an address lies in what kube-hop made local. Nobody else has a reason to put a virtual
+// server there, so one that a crash left unrecorded is still known as ours.
+func (s State) Guards(a netip.Addr) bool {
+	for bits := 0; bits <= a.BitLen(); bits++ {
+		p, _ := a.Prefix(bits)
+		if s.has(prefixMember(p, setVIP)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Record notes an operation that the kernel accepted. Only the virtual server concerned is copied.
+func (s State) Record(o Op) {
+	if o.Set != nil {
+		s.applySet(*o.Set)
+		return
+	}
+	op := *o.IPVS
+	switch op.Verb {
+	case ipvs.Bind:
+		s.IPVS.Bound[op.Prefix] = op.Source
+	case ipvs.Unbind:
+		delete(s.IPVS.Bound, op.Prefix)
+	case ipvs.DeleteVirtual:
+		delete(s.IPVS.Virtual, op.Key)
+	case ipvs.AddVirtual, ipvs.EditVirtual:
+		v := s.IPVS.Virtual[op.Key]
+		v.Config = op.Config
+		s.IPVS.Virtual[op.Key] = v
+	case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
+		v := s.IPVS.Virtual[op.Key]
+		v.Real = withReal(v.Real, op)
+		s.IPVS.Virtual[op.Key] = v
+	}
+}
+
+func (s State) applySet(op iptables.SetOp) {
+	if op.Delete {
+		delete(s.Sets[op.Set], op.Entry)
+		return
+	}
+	if s.Sets[op.Set] == nil {
+		s.Sets[op.Set] = map[iptables.Entry]struct{}{}
+	}
+	s.Sets[op.Set][op.Entry] = struct{}{}
+}
+
+// withReal returns a copy with one real server added, changed or deleted; the old slice may be shared.
+func withReal(old []ipvs.RealServer, op ipvs.Op) []ipvs.RealServer {
+	i, found := slices.BinarySearchFunc(old, op.Real.Dest, func(r ipvs.RealServer, d ipvs.Dest) int { return r.Dest.Compare(d) })
+	out := slices.Clone(old)
+	switch {
+	case op.Verb == ipvs.DeleteReal && found:
+		return slices.Delete(out, i, i+1)
+	case op.Verb == ipvs.DeleteReal:
+		return out
+	case found:
+		out[i] = op.Real
+		return out
+	default:
+		return slices.Insert(out, i, op.Real)
+	}
+}

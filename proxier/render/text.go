@@ -1,0 +1,117 @@
+package render
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/ipvs"
+)
+
+// Desired returns the state that the model wants, by planning and recording the operations that lead from nothing to
+// it: what is printed is what the daemon would program.
+func Desired(m *Model) State {
+	st := NewState()
+	for _, op := range Diff(m, st, m.Everything(st)) {
+		st.Record(op)
+	}
+	return st
+}
+
+// Text prints a state: virtual servers as ipvsadm -Ln lists them, then bound prefixes, then set entries. The same
+// state gives the same bytes.
+func (s State) Text() string {
+	var b strings.Builder
+	for _, k := range sortedMapKeys(s.IPVS.Virtual, ipvs.Key.Compare) {
+		v := s.IPVS.Virtual[k]
+		fmt.Fprintf(&b, "%s %s\n", k, v.Config)
+		for _, r := range v.Real {
+			fmt.Fprintf(&b, "  %s masq weight=%d\n", r.Dest, r.Weight)
+		}
+	}
+	for _, p := range sortedMapKeys(s.IPVS.Bound, comparePrefix) {
+		fmt.Fprintf(&b, "local %s", p)
+		if source := s.IPVS.Bound[p]; source.IsValid() {
+			fmt.Fprintf(&b, " source %s", source)
+		}
+		b.WriteByte('\n')
+	}
+	for _, set := range sortedMapKeys(s.Sets, strings.Compare) {
+		for _, e := range sortedMapKeys(s.Sets[set], iptables.Entry.Compare) {
+			fmt.Fprintf(&b, "set %s %s\n", set, e)
+		}
+	}
+	return b.String()
+}
+
+func sortedMapKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
+	out := make([]K, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.SortFunc(out, compare)
+	return out
+}
+
+// jsonState is the form of a state in JSON. Its field names are an interface: scripts read them.
+type jsonState struct {
+	VirtualServers []jsonVirtual       `json:"virtualServers"`
+	Local          []jsonBound         `json:"local"`
+	Sets           map[string][]string `json:"sets"`
+}
+
+type jsonVirtual struct {
+	Address     netip.Addr `json:"address"`
+	Port        uint16     `json:"port"`
+	Protocol    string     `json:"protocol"`
+	FWMark      uint32     `json:"fwmark,omitempty"`
+	Scheduler   string     `json:"scheduler"`
+	Persistence int        `json:"persistenceSeconds,omitempty"`
+	Flags       string     `json:"flags,omitempty"`
+	RealServers []jsonReal `json:"realServers"`
+}
+
+type jsonReal struct {
+	Address netip.Addr `json:"address"`
+	Port    uint16     `json:"port"`
+	Weight  int        `json:"weight"`
+}
+
+type jsonBound struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Source string       `json:"source,omitempty"`
+}
+
+// MarshalJSON prints the state as JSON, in the order of Text.
+func (s State) MarshalJSON() ([]byte, error) {
+	out := jsonState{VirtualServers: []jsonVirtual{}, Local: []jsonBound{}, Sets: map[string][]string{}}
+	for _, k := range sortedMapKeys(s.IPVS.Virtual, ipvs.Key.Compare) {
+		v := s.IPVS.Virtual[k]
+		j := jsonVirtual{
+			Address: k.Addr, Port: k.Port, Protocol: k.Proto.String(), FWMark: k.Mark, Scheduler: v.Scheduler,
+			Persistence: int(v.Persistence.Seconds()), Flags: v.Flags.String(), RealServers: []jsonReal{},
+		}
+		for _, r := range v.Real {
+			j.RealServers = append(j.RealServers, jsonReal{r.Addr, r.Port, r.Weight})
+		}
+		out.VirtualServers = append(out.VirtualServers, j)
+	}
+	for _, p := range sortedMapKeys(s.IPVS.Bound, comparePrefix) {
+		b := jsonBound{Prefix: p}
+		if source := s.IPVS.Bound[p]; source.IsValid() {
+			b.Source = source.String()
+		}
+		out.Local = append(out.Local, b)
+	}
+	for set, entries := range s.Sets {
+		list := []string{}
+		for _, e := range sortedMapKeys(entries, iptables.Entry.Compare) {
+			list = append(list, e.String())
+		}
+		out.Sets[set] = list
+	}
+	return json.Marshal(out)
+}

@@ -1,0 +1,151 @@
+package proxier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"k8s.io/klog/v2"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/proxier/render"
+)
+
+// Verify reads the kernel, compares it with the shadow and with what is wanted, and puts right what differs. The
+// first one adopts what the kernel already holds; each later one counts what it repairs as drift. It returns the
+// operations that took effect.
+func (p *Proxier) Verify(ctx context.Context) render.Plan {
+	start := p.now()
+	batch := p.Tracker.Take()
+	touched := p.update(ctx, batch)
+	prepared := p.prepare(ctx)
+
+	state, err := p.read(ctx)
+	switch {
+	case err == nil:
+		p.countDrift(ctx, state)
+		p.state = state
+		touched = []render.Touched{p.model.Everything(state)}
+	case !p.adopted:
+		p.verifyFailed(ctx, errors.Join(prepared, err))
+		return nil // what the kernel holds is not known: touching it could cut what works
+	}
+	done := p.apply(ctx, render.Diff(p.model, p.state, touched...), touched)
+	if !p.adopted {
+		klog.FromContext(ctx).Info("Adopted the kernel's state", "virtualServers", len(state.IPVS.Virtual),
+			"services", p.model.Len(), "operations", len(done), "took", p.now().Sub(start))
+	}
+	p.adopted = true
+	if err := errors.Join(prepared, err); err != nil {
+		p.verifyFailed(ctx, err)
+	} else {
+		p.retries.succeeded(object{})
+	}
+	p.finish(ctx, start, batch.Changes, done)
+	return done
+}
+
+func (p *Proxier) verifyFailed(ctx context.Context, err error) {
+	klog.FromContext(ctx).Error(err, "Verification of the kernel's state is incomplete; it will be retried")
+	p.retries.failed(object{}, lb.Name{}, p.now())
+	p.metrics.Failing.Set(float64(len(p.retries.items)))
+}
+
+// prepare makes sysctls, sets and rules what they should be, for each family apart. A family counts as ready once
+// its rules are in place.
+func (p *Proxier) prepare(ctx context.Context) error {
+	var errs []error
+	if p.plane.Sysctls != nil {
+		changed, err := p.plane.Sysctls(ctx)
+		p.repaired(ctx, "sysctl", changed)
+		errs = append(errs, err)
+	}
+	for _, f := range p.plane.families() {
+		errs = append(errs, p.prepareFamily(ctx, f))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) error {
+	if err := p.plane.Sets.Ensure(ctx, render.Sets(f)); err != nil {
+		return fmt.Errorf("sets of %s: %w", f, err)
+	}
+	want := render.Skeleton(f, p.facts.Node, p.cfg.Render)
+	differences, err := p.plane.Rules[f].Check(ctx, want)
+	if err != nil {
+		return fmt.Errorf("rules of %s: %w", f, err)
+	}
+	if len(differences) > 0 {
+		if err := p.plane.Rules[f].Apply(ctx, want); err != nil {
+			return fmt.Errorf("rules of %s: %w", f, err)
+		}
+		p.repaired(ctx, "rules", differences)
+	}
+	p.rules[f] = want
+	return nil
+}
+
+// repaired logs and counts drift, once the kernel's state has been adopted: before that it is set-up.
+func (p *Proxier) repaired(ctx context.Context, kind string, lines []string) {
+	if !p.adopted {
+		return
+	}
+	for _, l := range lines {
+		p.metrics.Repairs.WithLabelValues(kind).Inc()
+		klog.FromContext(ctx).Info("Repaired what others changed", "kind", kind, "difference", l)
+	}
+}
+
+// read returns what the kernel holds of ours. Virtual servers of others are left out, and so never touched.
+func (p *Proxier) read(ctx context.Context) (render.State, error) {
+	var sets []iptables.Set
+	for _, f := range p.plane.families() {
+		sets = append(sets, render.Sets(f)...)
+	}
+	entries, err := p.plane.Sets.Dump(ctx, sets)
+	if err != nil {
+		return render.State{}, fmt.Errorf("reading sets: %w", err)
+	}
+	kernel, err := p.plane.IPVS.Dump(ctx)
+	if err != nil {
+		return render.State{}, fmt.Errorf("reading virtual servers: %w", err)
+	}
+	found := render.State{IPVS: kernel, Sets: entries}
+	for k := range kernel.Virtual {
+		if !p.ours(k, found) {
+			delete(kernel.Virtual, k)
+		}
+	}
+	return found, nil
+}
+
+// ours reports whether a virtual server in the kernel is one of ours: recorded so in the sets, or in our shadow, or
+// wanted by a Service and not excluded.
+func (p *Proxier) ours(k ipvs.Key, found render.State) bool {
+	if _, known := p.state.IPVS.Virtual[k]; known {
+		return true
+	}
+	if found.RecordsKey(k) {
+		return true
+	}
+	if slices.ContainsFunc(p.cfg.ExcludeCIDRs, func(c netip.Prefix) bool { return c.Contains(k.Addr) }) {
+		return false
+	}
+	_, wanted := p.model.Frontend(k)
+	return wanted || k.Mark == 0 && found.Guards(k.Addr)
+}
+
+// countDrift counts the differences between the shadow and what was found: what others changed since.
+func (p *Proxier) countDrift(ctx context.Context, found render.State) {
+	if !p.adopted {
+		return
+	}
+	drift := render.Drift(p.state, found)
+	for _, d := range drift {
+		p.repaired(ctx, d.Kind, d.Lines)
+	}
+}
