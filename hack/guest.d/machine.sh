@@ -67,7 +67,7 @@ start_machine() {
 	[[ -z $out ]] || share out "$out" none
 	# Without its boot ROM, which is in a package that we do not need.
 	[[ -z $net ]] || devices+=(-netdev 'user,id=net' -device 'virtio-net-pci,netdev=net,romfile=')
-	child timeout --foreground -k 5 "$seconds" setpriv --pdeathsig KILL qemu-system-x86_64 \
+	child qemu timeout --foreground -k 5 "$seconds" setpriv --pdeathsig KILL qemu-system-x86_64 \
 		-no-user-config -nodefaults -display none -no-reboot -accel "$accel" -cpu max -smp "$cpus" \
 		-m "$mem" -object "memory-backend-memfd,id=mem,size=$mem,share=on" -numa node,memdev=mem \
 		-kernel "$cache/guest/kernel/vmlinuz" -initrd "$initramfs" -append "$(kernel_arguments)" \
@@ -82,22 +82,23 @@ kernel_arguments() {
 		net.ifnames=0
 }
 
-# child starts a process that does not outlive us, even if we are killed, and never reads our input.
+# child NAME COMMAND... starts a process that does not outlive us, even if we are killed, and never reads
+# our input. Its messages go to NAME.log.
 child() {
-	setpriv --pdeathsig TERM "$@" </dev/null >>"$job/children.log" 2>&1 &
+	setpriv --pdeathsig TERM "${@:2}" </dev/null >"$job/$1.log" 2>&1 &
 	children+=($!)
 }
 
 # share NAME DIR CACHE serves DIR to the machine, and adds the device for it to the caller's devices.
 share() {
 	local name=$1 dir=$2 mode=$3 socket=$job/$1.socket tries
-	child "$(virtiofsd_path)" --socket-path="$socket" -o "source=$dir" -o "cache=$mode" -o sandbox=chroot -f
+	child "$name" "$(virtiofsd_path)" --socket-path="$socket" -o "source=$dir" -o "cache=$mode" -o sandbox=chroot -f
 	for ((tries = 0; tries < 200; tries++)); do
 		[[ ! -S $socket ]] || break
 		kill -0 "${children[-1]}" 2>/dev/null || break
 		sleep 0.05
 	done
-	[[ -S $socket ]] || die "the file server for $dir does not start: $(tail -n 3 "$job/children.log")"
+	[[ -S $socket ]] || die "the file server for $dir does not start: $(tail -n 3 "$job/$name.log")"
 	devices+=(-chardev "socket,id=$name,path=$socket" -device "vhost-user-fs-pci,chardev=$name,tag=$name")
 }
 
@@ -116,12 +117,13 @@ report() {
 	[[ ! $status =~ ^[0-9]+$ ]] || exit "$status"
 	cp "$job/kernel.log" "$cache/guest/kernel.log"
 	tail -n 50 "$job/kernel.log" | tr -d '\r' >&2
-	tail -n 5 "$job/children.log" >&2
+	cat "$job/qemu.log" >&2
 	say "above: the end of the kernel log; all of it: $cache/guest/kernel.log"
 	if ((ended == EXIT_TIMEOUT)); then
 		say "no result after $limit seconds: the machine was ended"
 		exit "$EXIT_TIMEOUT"
 	fi
+	! grep -q 'Kernel panic' "$job/kernel.log" || die "the machine's kernel panicked"
 	[[ $status != lost ]] || die "part of the output was lost; is the disk full?"
 	die "the machine ended without a result (qemu's status: $ended)"
 }
