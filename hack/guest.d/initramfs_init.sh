@@ -8,7 +8,9 @@ export PATH=/bin
 mkdir -p /host /rw /root
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
-insmod /overlay.ko
+while read -r module; do
+	insmod "/$module"
+done </modules
 mount -t virtiofs -o ro host /host
 mount -t tmpfs -o mode=755 tmpfs /rw
 mkdir /rw/upper /rw/work

@@ -5,7 +5,7 @@
 #   kernel/vmlinuz, kernel/lib/modules/RELEASE   unpacked, never installed
 #   kernel/release                               RELEASE, as uname -r prints it in the machine
 #   kernel/busybox                               the static one; its package would conflict with plain busybox
-#   initramfs-SUM                                SUM is that of the init script, so that each version has its own
+#   kernel/initramfs-SUM                         SUM is that of the init script: each version has its own
 
 packages=(qemu-system-x86 qemu-system-common kmod xz-utils cpio iproute2 iptables ipset ipvsadm
 	conntrack nftables procps)
@@ -16,17 +16,18 @@ setup() {
 	[[ $(uname -m) == x86_64 ]] || die "only x86-64 is supported, this is $(uname -m)"
 	mkdir -p "$cache/guest"
 	cache=$(readlink -f "$cache")
-	initramfs=$cache/guest/initramfs-$(cksum <"$parts/initramfs_init.sh" | tr ' ' '-')
+	initramfs=$cache/guest/kernel/initramfs-$(cksum <"$parts/initramfs_init.sh" | tr ' ' '-')
 	is_set_up && return
 	(
 		flock -n 9 || { say "waiting for another setup" && flock 9; }
+		rm -rf "$cache"/guest/tmp.* # of a setup that was killed: we hold the lock
 		install_packages
 		fetch_kernel
 		build_initramfs
 	) 9>"$cache/guest/lock"
 }
 
-is_set_up() { [[ -e $initramfs && -e $cache/guest/kernel && -z $(missing_packages) ]]; }
+is_set_up() { [[ -e $initramfs && -z $(missing_packages) ]]; }
 
 missing_packages() {
 	local status
@@ -75,8 +76,7 @@ with_fresh_lists() {
 fetch_kernel() {
 	local work package=''
 	[[ ! -e $cache/guest/kernel ]] || return 0
-	rm -rf "$cache"/guest/kernel.tmp.* # of a setup that was killed: we hold the lock
-	work=$(mktemp -d "$cache/guest/kernel.tmp.XXXXXX")
+	work=$(mktemp -d "$cache/guest/tmp.XXXXXX")
 	with_fresh_lists find_kernel || die "no suitable kernel package"
 	say "downloading $package"
 	(cd "$work" && with_fresh_lists apt_get download "$package" busybox-static) ||
@@ -114,17 +114,23 @@ unpack_kernel() {
 }
 
 build_initramfs() {
-	local work release
+	local work release load path
 	[[ ! -e $initramfs ]] || return 0
 	say "building the initramfs"
 	release=$(<"$cache/guest/kernel/release")
-	work=$(mktemp -d "$cache/guest/kernel.tmp.XXXXXX")
+	work=$(mktemp -d "$cache/guest/tmp.XXXXXX")
 	mkdir -p "$work"/root/{dev,proc,bin}
 	cp "$cache/guest/kernel/busybox" "$work/root/bin/busybox"
 	cp "$parts/initramfs_init.sh" "$work/root/init"
 	chmod 755 "$work/root/init"
-	find "$cache/guest/kernel/lib/modules/$release" -name overlay.ko -exec cp {} "$work/root/" \;
-	[[ -e $work/root/overlay.ko ]] || die "the kernel has no overlay module"
+	: >"$work/root/modules"
+	# In the order of loading. What is a module differs: 6.12 has virtio and virtiofs built in, 6.1 has not.
+	load=$(modprobe -C /dev/null -d "$cache/guest/kernel" -S "$release" --show-depends -a \
+		virtio_pci virtiofs overlay) || die "the kernel lacks a module for its root file system"
+	sed -n 's/^insmod \(.*[^ ]\) *$/\1/p' <<<"$load" | awk '!seen[$0]++' | while IFS= read -r path; do
+		cp "$path" "$work/root/${path##*/}"
+		echo "${path##*/}" >>"$work/root/modules"
+	done
 	# Not compressed: unpacking would cost the emulated processor more than reading three megabytes.
 	(cd "$work/root" && find . | cpio --quiet -o -H newc -R 0:0) >"$work/initramfs"
 	mv "$work/initramfs" "$initramfs"
