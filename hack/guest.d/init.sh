@@ -1,0 +1,54 @@
+# shellcheck shell=dash
+# Part of hack/guest: process 1 of the machine once the root is in place, run by the static busybox.
+#
+# /run/guest is a folder of the calling machine: "settings" and "command" come from there, "output" and
+# "status" go back. Files, and not a console, because they arrive complete, in order and unaltered, and a
+# reader that is slow or gone cannot block the machine.
+# busybox's shell runs its own applets without looking at PATH; plain names below are those.
+
+# shellcheck source=/dev/null disable=SC2154
+. /run/guest/settings # sets release, modules, out and net
+
+# Found by modprobe, and so by the kernel when it loads a module by itself.
+mkdir -p /lib/modules
+ln -sfn "$modules" "/lib/modules/$release"
+
+echo 1 >/proc/sys/net/ipv4/ip_forward
+hostname guest
+ip link set lo up
+mount --make-rshared /
+if [ -n "$out" ]; then
+	mkdir -p "$out"
+	mount -t virtiofs out "$out"
+fi
+if [ -n "$net" ]; then
+	modprobe virtio_net
+	ip link set eth0 up
+	ip addr add 10.0.2.15/24 dev eth0
+	ip route add default via 10.0.2.2
+	rm -f /etc/resolv.conf
+	echo "nameserver 10.0.2.3" >/etc/resolv.conf
+fi
+modprobe -a ip_vs br_netfilter # nothing else loads br_netfilter
+
+mkfifo /run/output
+cat /run/output >>/run/guest/output &
+relay=$!
+echo "guest: command starts" >/dev/kmsg
+setsid /bin/bash /run/guest/command </dev/null >/run/output 2>&1 &
+wait $!
+status=$?
+echo "guest: command ended with status $status" >/dev/kmsg
+
+# What COMMAND left running would keep the pipe open for ever. Twice, for what forked meanwhile.
+for _ in 1 2; do
+	for process in /proc/[0-9]*; do
+		process=${process#/proc/}
+		[ "$process" = 1 ] || [ "$process" = "$relay" ] || kill -9 "$process" 2>/dev/null
+	done
+done
+wait "$relay" || status=lost
+echo "$status" >/run/guest/status.tmp
+mv /run/guest/status.tmp /run/guest/status # the caller must never see half a status
+[ -z "$out" ] || umount "$out" || sync
+poweroff -f
