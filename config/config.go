@@ -24,9 +24,6 @@ type Config struct {
 	// Resync is the informers' resync period.
 	Resync time.Duration
 
-	// NodeName is this node's name, lower case.
-	NodeName string
-
 	// HealthAddr and MetricsAddr are where the servers listen; invalid means not at all.
 	HealthAddr, MetricsAddr netip.AddrPort
 	// Profiling serves /debug/pprof beside the metrics.

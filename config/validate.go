@@ -29,10 +29,10 @@ func (f Flags) Config() (Config, error) {
 	c := Config{
 		From: f.From, Kubeconfig: f.Kubeconfig, Master: f.Master, QPS: f.QPS, Burst: f.Burst,
 		ContentType: f.ContentType, Resync: f.ConfigSync, Profiling: f.Profiling,
-		NodeName:    v.nodeName(f.Hostname),
 		HealthAddr:  v.listenAddress("--healthz-bind-address", f.HealthzBind, healthPort),
 		MetricsAddr: v.listenAddress("--metrics-bind-address", f.MetricsBind, metricsPort),
 		Proxier: proxier.Config{
+			NodeName:      v.nodeName(f.Hostname),
 			Render:        f.render(v),
 			NodePorts:     v.nodePortAddresses(f.NodePortAddresses),
 			MinSyncPeriod: f.MinSync, SyncPeriod: f.SyncPeriod, DrainTimeout: f.DrainTimeout,

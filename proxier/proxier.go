@@ -19,6 +19,8 @@ import (
 
 // Config is what the loop depends on; it does not change while it runs.
 type Config struct {
+	// NodeName is this node's name; it holds also while there is no Node object.
+	NodeName  string
 	Render    render.Config
 	NodePorts render.NodePortAddresses
 	// MinSyncPeriod is the least time between the end of one sync and the start of the next; 0 syncs at once.
@@ -125,10 +127,12 @@ func (p *Proxier) factsOf(b Batch) render.Facts {
 		local = slices.Clone(b.Node.Addresses) // not told (rendering without a kernel): the Node object has to do
 		slices.SortFunc(local, netip.Addr.Compare)
 	}
+	node := b.Node
+	node.Name = p.cfg.NodeName
 	return render.Facts{
-		Node:         b.Node,
+		Node:         node,
 		Local:        local,
-		NodePorts:    p.cfg.NodePorts.Select(local, b.Node),
+		NodePorts:    p.cfg.NodePorts.Select(local, node),
 		ServiceCIDRs: b.ServiceCIDRs,
 	}
 }

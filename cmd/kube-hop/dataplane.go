@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"k8s.io/klog/v2"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/iptables/ipsetnl"
+	"github.com/kube-hop/kube-hop/iptables/iptexec"
+	"github.com/kube-hop/kube-hop/ipvs/ipvsnl"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/proxier"
+)
+
+// kernel is the real dataplane, with what has to be closed.
+type kernel struct {
+	proxier.Dataplane
+	table *ipvsnl.Table
+	sets  *ipsetnl.Sets
+}
+
+// openKernel opens the edges to the kernel. A family whose tools are missing is left out with one log line; without
+// any family it fails.
+func openKernel(ctx context.Context) (*kernel, error) {
+	table, err := ipvsnl.Open(ipvsnl.Options{})
+	if err != nil {
+		return nil, err
+	}
+	sets, err := ipsetnl.Open()
+	if err != nil {
+		table.Close()
+		return nil, err
+	}
+	k := &kernel{table: table, sets: sets}
+	k.IPVS, k.Sets, k.Rules = table, sets, map[lb.Family]iptables.Rules{}
+	var errs []error
+	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
+		if f == lb.IPv6 && !hasIPv6() {
+			klog.FromContext(ctx).Info("IPv6 is switched off on this node; Services get no IPv6 frontends")
+			continue
+		}
+		rules, err := iptexec.Open(iptables.Family(f))
+		if err != nil {
+			errs = append(errs, err)
+			klog.FromContext(ctx).Error(err, "Family left out", "family", f)
+			continue
+		}
+		k.Rules[f] = rules
+	}
+	if len(k.Rules) == 0 {
+		k.close()
+		return nil, fmt.Errorf("no address family can be served: %w", errors.Join(errs...))
+	}
+	k.Sysctls = sysctls(k.Rules[lb.IPv6] != nil)
+	return k, nil
+}
+
+func (k *kernel) close() {
+	k.table.Close()
+	if err := k.sets.Close(); err != nil {
+		klog.Background().Error(err, "Closing the ipset socket")
+	}
+}
+
+// hasIPv6 reports whether the network namespace has IPv6 and it is not switched off.
+func hasIPv6() bool {
+	off, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	return err == nil && len(off) > 0 && off[0] == '0'
+}
+
+// sysctls returns the function that keeps the kernel's settings right. A setting that cannot be changed is logged
+// once, with what to do; it does not make the node unhealthy, since traffic may well flow.
+func sysctls(ipv6 bool) func(context.Context) ([]string, error) {
+	told := map[string]bool{}
+	return func(ctx context.Context) ([]string, error) {
+		changes, problems := ipvsnl.Sysctls(ipvsnl.SysctlOptions{IPv6: ipv6})
+		for _, p := range problems {
+			if !told[p.Path] {
+				told[p.Path] = true
+				klog.FromContext(ctx).Info("Kernel setting is wrong and cannot be changed", "problem", p.String())
+			}
+		}
+		var changed []string
+		for _, c := range changes {
+			klog.FromContext(ctx).Info("Changed a kernel setting", "sysctl", c.String())
+			changed = append(changed, c.String())
+		}
+		return changed, nil
+	}
+}
+
+// check logs what the kernel lacks, a line each, and fails if it cannot work at all.
+func check(ctx context.Context, scheduler string) error {
+	var fatal error
+	for _, l := range ipvsnl.Check(ctx, ipvsnl.CheckOptions{Schedulers: []string{scheduler}, IPv6: hasIPv6()}) {
+		klog.FromContext(ctx).Info("The kernel lacks something", "problem", l.String())
+		if l.Fatal && fatal == nil {
+			fatal = errors.New(l.String())
+		}
+	}
+	return fatal
+}

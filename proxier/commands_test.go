@@ -1,0 +1,261 @@
+package proxier_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/proxier/render"
+)
+
+// commands are what scripts can say, beside testscript's own. testdata/README.md describes them.
+var commands = map[string]func(*testscript.TestScript, bool, []string){
+	"daemon": func(ts *testscript.TestScript, neg bool, args []string) {
+		err := machineOf(ts).start(tb{ts}, args)
+		if neg && err != nil {
+			fmt.Fprintln(ts.Stderr(), err)
+			return
+		}
+		ts.Check(err)
+		if neg {
+			ts.Fatalf("daemon started, but was to fail")
+		}
+	},
+	"apply":  apply,
+	"delete": deleteObject,
+	"addresses": func(ts *testscript.TestScript, _ bool, args []string) {
+		var addrs []netip.Addr
+		for _, a := range args {
+			addrs = append(addrs, netip.MustParseAddr(a))
+		}
+		machineOf(ts).daemon.Tracker.SetLocalAddresses(addrs)
+	},
+	"sync":   func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.daemon.Sync) },
+	"verify": func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.daemon.Verify) },
+	"drain":  func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.daemon.Drain) },
+	"cleanup": func(ts *testscript.TestScript, _ bool, _ []string) {
+		m := machineOf(ts)
+		if m.flaky == 0 {
+			ts.Check(m.daemon.Cleanup(context.Background()))
+			return
+		}
+		for range 50 { // a person would run it again
+			if m.daemon.Cleanup(context.Background()) == nil {
+				return
+			}
+		}
+		ts.Fatalf("cleanup goes on failing")
+	},
+	"dump": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(machineOf(ts).dump(ts.Stdout())) },
+	"ops": func(ts *testscript.TestScript, _ bool, _ []string) {
+		m := machineOf(ts)
+		_, err := ts.Stdout().Write([]byte(m.last.String()))
+		ts.Check(err)
+	},
+	"changes": func(ts *testscript.TestScript, _ bool, args []string) {
+		if m := machineOf(ts); m.flaky == 0 && strconv.Itoa(len(m.last)) != args[0] {
+			ts.Fatalf("the last step took %d kernel operations, not %s:\n%s", len(m.last), args[0], m.last)
+		}
+	},
+	"advance": func(ts *testscript.TestScript, _ bool, args []string) {
+		d, err := time.ParseDuration(args[0])
+		ts.Check(err)
+		machineOf(ts).now = machineOf(ts).now.Add(d)
+	},
+	"refuse": func(ts *testscript.TestScript, _ bool, args []string) { machineOf(ts).refused = strings.Join(args, " ") },
+	"kernel": changeKernel,
+	"conns":  setConns,
+	"metric": checkMetric,
+	"healthy": func(ts *testscript.TestScript, neg bool, _ []string) {
+		if ok, _ := machineOf(ts).daemon.Status.Healthy(); ok == neg {
+			ts.Fatalf("healthy is %v", ok)
+		}
+	},
+}
+
+// tb lets a script's commands log where a testing.TB is wanted.
+type tb struct{ ts *testscript.TestScript }
+
+func (t tb) Helper()                   {}
+func (t tb) Logf(f string, args ...any) { t.ts.Logf(f, args...) }
+
+func apply(ts *testscript.TestScript, _ bool, args []string) {
+	m, s := machineOf(ts), load(ts, args)
+	t := m.daemon.Tracker
+	for _, o := range s.Services {
+		t.SetService(o)
+		m.objects.Services = replace(m.objects.Services, o, func(s lb.Service) lb.Name { return s.Name })
+	}
+	for _, o := range s.Slices {
+		t.SetEndpointSlice(o)
+		m.objects.Slices = replace(m.objects.Slices, o, func(s lb.EndpointSlice) lb.Name { return s.Name })
+	}
+	if len(s.Node.Addresses) > 0 {
+		m.objects.Node = s.Node
+		t.SetNode(s.Node)
+	}
+	if len(s.ServiceCIDRs) > 0 {
+		m.objects.ServiceCIDRs = s.ServiceCIDRs
+		t.SetServiceCIDRs(s.ServiceCIDRs)
+	}
+}
+
+func replace[T any](list []T, o T, name func(T) lb.Name) []T {
+	for i := range list {
+		if name(list[i]) == name(o) {
+			list[i] = o
+			return list
+		}
+	}
+	return append(list, o)
+}
+
+func remove[T any](list []T, n lb.Name, name func(T) lb.Name) []T {
+	var out []T
+	for _, o := range list {
+		if name(o) != n {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func deleteObject(ts *testscript.TestScript, _ bool, args []string) {
+	m := machineOf(ts)
+	ns, name, _ := strings.Cut(args[1], "/")
+	n := lb.Name{Namespace: ns, Name: name}
+	switch args[0] {
+	case "service":
+		m.objects.Services = remove(m.objects.Services, n, func(s lb.Service) lb.Name { return s.Name })
+		m.daemon.Tracker.DeleteService(n)
+	case "endpointslice":
+		m.objects.Slices = remove(m.objects.Slices, n, func(s lb.EndpointSlice) lb.Name { return s.Name })
+		m.daemon.Tracker.DeleteEndpointSlice(n)
+	default:
+		ts.Fatalf("delete service or endpointslice, not %q", args[0])
+	}
+}
+
+// key parses "TCP 10.96.0.10:80".
+func key(ts *testscript.TestScript, proto, addr string) ipvs.Key {
+	ap, err := netip.ParseAddrPort(addr)
+	ts.Check(err)
+	for _, p := range []ipvs.Proto{ipvs.TCP, ipvs.UDP, ipvs.SCTP} {
+		if p.String() == proto {
+			return ipvs.Key{Addr: ap.Addr(), Port: ap.Port(), Proto: p}
+		}
+	}
+	ts.Fatalf("%q is not TCP, UDP or SCTP", proto)
+	return ipvs.Key{}
+}
+
+func dest(ts *testscript.TestScript, addr string) ipvs.Dest {
+	ap, err := netip.ParseAddrPort(addr)
+	ts.Check(err)
+	return ipvs.Dest{Addr: ap.Addr(), Port: ap.Port()}
+}
+
+// setConns gives a real server a number of active connections.
+func setConns(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	machineOf(ts).table.SetConns(key(ts, args[0], args[1]), dest(ts, args[2]), ipvs.Conns{Active: n})
+}
+
+// changeKernel does what another program or an operator might do behind the daemon's back.
+func changeKernel(ts *testscript.TestScript, _ bool, args []string) {
+	m, ctx := machineOf(ts), context.Background()
+	do := func(op ipvs.Op) {
+		for _, e := range m.table.Apply(ctx, []ipvs.Op{op}) {
+			ts.Fatalf("%v", e)
+		}
+	}
+	switch args[0] {
+	case "clear-ipvs": // ipvsadm -C
+		s, err := m.table.Dump(ctx)
+		ts.Check(err)
+		for k := range s.Virtual {
+			do(ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k})
+		}
+	case "add-virtual":
+		do(ipvs.Op{Verb: ipvs.AddVirtual, Key: key(ts, args[1], args[2]), Config: ipvs.Config{Scheduler: "wlc"}})
+	case "set-weight":
+		w, err := strconv.Atoi(args[4])
+		ts.Check(err)
+		do(ipvs.Op{Verb: ipvs.EditReal, Key: key(ts, args[1], args[2]), Real: ipvs.RealServer{Dest: dest(ts, args[3]), Weight: w}})
+	case "delete-device":
+		s, err := m.table.Dump(ctx)
+		ts.Check(err)
+		for p := range s.Bound {
+			do(ipvs.Op{Verb: ipvs.Unbind, Prefix: p})
+		}
+	case "flush-set":
+		m.sets.Clear(args[1])
+	case "flush-rules":
+		for f, r := range m.rules {
+			ts.Check(r.Remove(ctx, render.Skeleton(f, lb.Node{}, render.Config{MasqueradeBit: 14})))
+		}
+	case "reset-sysctl":
+		m.sysctls = append(m.sysctls, args[1])
+	default:
+		ts.Fatalf("kernel: unknown change %q", args[0])
+	}
+}
+
+// checkMetric compares the sum of a metric over its labels (those given as name=value must match) with a number.
+func checkMetric(ts *testscript.TestScript, _ bool, args []string) {
+	m := machineOf(ts)
+	families, err := m.metrics.Registry.Gather()
+	ts.Check(err)
+	want, sum := args[len(args)-1], 0.0
+	for _, f := range families {
+		if f.GetName() != args[0] {
+			continue
+		}
+		for _, v := range f.GetMetric() {
+			if hasLabels(v, args[1:len(args)-1]) {
+				sum += v.GetCounter().GetValue() + v.GetGauge().GetValue()
+			}
+		}
+	}
+	if got := strconv.FormatFloat(sum, 'f', -1, 64); m.flaky == 0 && got != want {
+		ts.Fatalf("metric %s is %s, not %s", strings.Join(args[:len(args)-1], " "), got, want)
+	}
+}
+
+func hasLabels(m *dto.Metric, want []string) bool {
+	for _, w := range want {
+		name, value, _ := strings.Cut(w, "=")
+		found := false
+		for _, l := range m.GetLabel() {
+			found = found || l.GetName() == name && l.GetValue() == value
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *machine) failing() int {
+	var out dto.Metric
+	if err := m.metrics.Failing.Write(&out); err != nil {
+		return 0
+	}
+	return int(out.GetGauge().GetValue())
+}
+
+var (
+	_ = testing.Short
+	_ = iptables.IPv4
+)

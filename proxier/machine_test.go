@@ -1,0 +1,191 @@
+package proxier_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/pflag"
+
+	"github.com/kube-hop/kube-hop/config"
+	"github.com/kube-hop/kube-hop/informers"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/iptables/iptablestest"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/metrics"
+	"github.com/kube-hop/kube-hop/proxier"
+	"github.com/kube-hop/kube-hop/proxier/render"
+)
+
+// machine is one node of a script: a fake kernel that outlives the daemons that run on it.
+type machine struct {
+	now     time.Time
+	table   *ipvstest.Fake
+	sets    *iptablestest.FakeSets
+	rules   map[lb.Family]iptables.Rules
+	refused string // operations that contain this text fail
+	flaky   int    // one operation in so many fails; 0 for none
+	sysctls []string
+
+	daemon  *proxier.Proxier
+	metrics *metrics.Metrics
+	objects informers.Snapshot // what was applied so far, for a daemon that starts later
+	last    render.Plan
+}
+
+// nodeAddresses are the addresses of the node that scripts run on.
+var nodeAddresses = []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("fd50::11")}
+
+type machineKey struct{}
+
+func setup(flaky int) func(*testscript.Env) error {
+	return func(env *testscript.Env) error {
+		m := &machine{
+			now: time.Unix(1_700_000_000, 0), flaky: flaky,
+			table: ipvstest.NewFake(nodeAddresses...), sets: iptablestest.NewFakeSets(),
+		}
+		m.rules = map[lb.Family]iptables.Rules{
+			lb.IPv4: iptablestest.NewFakeRules(iptables.IPv4), lb.IPv6: iptablestest.NewFakeRules(iptables.IPv6),
+		}
+		m.objects.Node = lb.Node{Name: "n1", Addresses: nodeAddresses}
+		env.Values[machineKey{}] = m
+		return m.start(env.T().(testing.TB), nil)
+	}
+}
+
+func machineOf(ts *testscript.TestScript) *machine { return ts.Value(machineKey{}).(*machine) }
+
+// start runs a new daemon on the machine's kernel, with kube-hop's own flags.
+func (m *machine) start(tb testing.TB, args []string) error {
+	var flags config.Flags
+	fs := pflag.NewFlagSet("kube-hop", pflag.ContinueOnError)
+	flags.Add(fs)
+	if err := fs.Parse(append([]string{"--hostname-override=n1", "--cluster-cidr=10.244.0.0/16,fd24::/48"}, args...)); err != nil {
+		return err
+	}
+	c, err := flags.RunConfig()
+	if err != nil {
+		return err
+	}
+	plane := proxier.Dataplane{IPVS: refusingTable{m.table, m}, Sets: refusingSets{m.sets, m}, Rules: m.rules}
+	if m.flaky > 0 {
+		plane.IPVS = ipvstest.NewFlaky(tb, plane.IPVS, m.flaky, 1)
+		plane.Sets = flakyApply{plane.Sets, iptablestest.NewFlakySets(tb, plane.Sets, m.flaky, 1)}
+	}
+	plane.Sysctls = func(context.Context) ([]string, error) {
+		changed := m.sysctls
+		m.sysctls = nil
+		return changed, nil
+	}
+	m.metrics = metrics.New()
+	m.daemon = proxier.New(c.Proxier, plane, m.metrics, func() time.Time { return m.now })
+	m.daemon.Tracker.SetLocalAddresses(nodeAddresses)
+	m.objects.Feed(m.daemon.Tracker)
+	return nil
+}
+
+// flakyApply fails operations on entries only: what Ensure and Dump do is not retried one by one.
+type flakyApply struct {
+	iptables.Sets
+	flaky iptables.Sets
+}
+
+func (f flakyApply) Apply(ctx context.Context, ops []iptables.SetOp) []*iptables.SetError {
+	return f.flaky.Apply(ctx, ops)
+}
+
+var errRefused = errors.New("refused by the script")
+
+// refusingTable fails the operations that the script named.
+type refusingTable struct {
+	ipvs.Table
+	m *machine
+}
+
+func (r refusingTable) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
+	var out []*ipvs.OpError
+	for _, op := range ops {
+		if r.m.refuses(op.String()) {
+			out = append(out, &ipvs.OpError{Op: op, Err: errRefused})
+			continue
+		}
+		out = append(out, r.Table.Apply(ctx, []ipvs.Op{op})...)
+	}
+	return out
+}
+
+// refusingSets fails the operations that the script named.
+type refusingSets struct {
+	iptables.Sets
+	m *machine
+}
+
+func (r refusingSets) Apply(ctx context.Context, ops []iptables.SetOp) []*iptables.SetError {
+	var out []*iptables.SetError
+	for _, op := range ops {
+		if r.m.refuses(op.String()) {
+			out = append(out, &iptables.SetError{Op: op, Err: errRefused})
+			continue
+		}
+		out = append(out, r.Sets.Apply(ctx, []iptables.SetOp{op})...)
+	}
+	return out
+}
+
+func (m *machine) refuses(op string) bool { return m.refused != "" && strings.Contains(op, m.refused) }
+
+// settle repeats a step until nothing waits for a retry, as the loop does. Without injected failures the first run
+// is the only one.
+func (m *machine) settle(step func(context.Context) render.Plan) {
+	m.last = step(context.Background())
+	for range 50 {
+		if m.flaky == 0 || m.refused != "" || m.failing() == 0 {
+			return
+		}
+		m.now = m.now.Add(time.Minute)
+		m.last = append(m.last, m.daemon.Sync(context.Background())...)
+	}
+}
+
+// dump prints what the kernel holds, ours and that of others.
+func (m *machine) dump(w io.Writer) error {
+	ctx := context.Background()
+	kernel, err := m.table.Dump(ctx)
+	if err != nil {
+		return err
+	}
+	sets, err := m.sets.Dump(ctx, append(render.Sets(lb.IPv4), render.Sets(lb.IPv6)...))
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, render.State{IPVS: kernel, Sets: sets}.Text())
+	return err
+}
+
+// load reads YAML files of a script by the code that the daemon's --from uses.
+func load(ts *testscript.TestScript, files []string) informers.Snapshot {
+	dir, err := os.MkdirTemp(ts.Getenv("WORK"), "apply")
+	ts.Check(err)
+	for _, f := range files {
+		ts.Check(os.WriteFile(filepath.Join(dir, filepath.Base(f)), []byte(ts.ReadFile(f)), 0o600))
+	}
+	snapshot, problems, err := informers.LoadFolder(dir, "n1")
+	ts.Check(err)
+	for _, p := range problems {
+		fmt.Fprintln(ts.Stderr(), p)
+	}
+	for _, p := range snapshot.Problems {
+		fmt.Fprintln(ts.Stderr(), p)
+	}
+	return snapshot
+}

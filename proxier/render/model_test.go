@@ -1,0 +1,108 @@
+package render
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
+)
+
+// FuzzStepwiseEqualsFull proves the incremental path: after any sequence of changes the state reached operation by
+// operation is the one that rendering everything anew gives, and planning again finds nothing to do.
+func FuzzStepwiseEqualsFull(f *testing.F) {
+	for seed := range uint64(50) {
+		f.Add(seed, uint16(60))
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) {
+		c := newCluster(seed)
+		step := NewModel(testFacts, testConfig)
+		st := NewState()
+		run := func(p Plan) {
+			for _, op := range p {
+				st.Record(op)
+				checkSafe(t, st, op)
+			}
+		}
+		run(Diff(step, st, step.Everything(st)))
+		services, endpoints := map[lb.Name]lb.Service{}, map[lb.Name][]lb.EndpointSlice{}
+		for range steps % 200 {
+			n := c.name()
+			switch {
+			case c.chance(20):
+				delete(services, n)
+			case c.chance(60):
+				endpoints[n] = c.slices(n)
+			default:
+				services[n] = c.service(n)
+			}
+			s, ok := services[n]
+			run(Diff(step, st, step.Update(n, s, endpoints[n], ok)))
+		}
+		full := NewModel(testFacts, testConfig)
+		for n, s := range services {
+			full.Update(n, s, endpoints[n], true)
+		}
+		want := Desired(full)
+		if d := cmp.Diff(want.Text(), withoutDrains(full, st).Text()); d != "" {
+			t.Errorf("stepwise render drifted (-full +stepwise):\n%s", d)
+		}
+		if p := Diff(step, st, step.Everything(st)); len(p) > 0 {
+			t.Errorf("a full diff after all steps still finds:\n%s", p)
+		}
+	})
+}
+
+// checkSafe fails if the state after an operation exposes something: a frontend let through the guard without a
+// virtual server behind it, an address local but not guarded, or a virtual server reachable without its SNAT entry.
+func checkSafe(t *testing.T, st State, after Op) {
+	t.Helper()
+	for set, entries := range st.Sets {
+		for e := range entries {
+			if set != setName(lb.IPv4, setServed) && set != setName(lb.IPv6, setServed) {
+				continue
+			}
+			k := ipvs.Key{Addr: e.Prefix.Addr(), Port: e.Port, Proto: ipvs.Proto(e.Proto)}
+			if _, ok := st.IPVS.Virtual[k]; !ok {
+				t.Fatalf("after %q: %s passes the guard without a virtual server", after, k)
+			}
+			if !st.has(keyMember(k, setExternal)) && !st.has(keyMember(k, setExternalLocal)) && !st.holdsClusterIP(k) {
+				t.Fatalf("after %q: %s is served without a masquerade entry", after, k)
+			}
+		}
+	}
+	for p := range st.IPVS.Bound {
+		if !st.has(prefixMember(p, setVIP)) {
+			t.Fatalf("after %q: %s is local but not guarded", after, p)
+		}
+	}
+}
+
+func (s State) holdsClusterIP(k ipvs.Key) bool {
+	for bits := range k.Addr.BitLen() + 1 {
+		p, _ := k.Addr.Prefix(bits)
+		if s.has(prefixMember(p, setClusterIP)) {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutDrains leaves out the real servers that only wait for their connections to end.
+func withoutDrains(m *Model, st State) State {
+	out := NewState()
+	out.Sets, out.IPVS.Bound = st.Sets, st.IPVS.Bound
+	for set, entries := range out.Sets {
+		if len(entries) == 0 {
+			delete(out.Sets, set)
+		}
+	}
+	for k, v := range st.IPVS.Virtual {
+		drains := Draining(m, st, k)
+		v.Real = slices.DeleteFunc(slices.Clone(v.Real), func(r ipvs.RealServer) bool { return slices.Contains(drains, r.Dest) })
+		out.IPVS.Virtual[k] = v
+	}
+	return out
+}
