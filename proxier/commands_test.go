@@ -6,14 +6,12 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kube-hop/kube-hop/ipvs"
-	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
@@ -21,7 +19,7 @@ import (
 // commands are what scripts can say, beside testscript's own. testdata/README.md describes them.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"daemon": func(ts *testscript.TestScript, neg bool, args []string) {
-		err := machineOf(ts).start(tb{ts}, args)
+		err := machineOf(ts).start(args)
 		if neg && err != nil {
 			fmt.Fprintln(ts.Stderr(), err)
 			return
@@ -72,7 +70,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		ts.Check(err)
 		machineOf(ts).now = machineOf(ts).now.Add(d)
 	},
-	"refuse": func(ts *testscript.TestScript, _ bool, args []string) { machineOf(ts).refused = strings.Join(args, " ") },
+	"refuse": func(ts *testscript.TestScript, _ bool, args []string) {
+		machineOf(ts).refused = strings.Join(args, " ")
+	},
 	"kernel": changeKernel,
 	"conns":  setConns,
 	"metric": checkMetric,
@@ -82,12 +82,6 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		}
 	},
 }
-
-// tb lets a script's commands log where a testing.TB is wanted.
-type tb struct{ ts *testscript.TestScript }
-
-func (t tb) Helper()                   {}
-func (t tb) Logf(f string, args ...any) { t.ts.Logf(f, args...) }
 
 func apply(ts *testscript.TestScript, _ bool, args []string) {
 	m, s := machineOf(ts), load(ts, args)
@@ -254,8 +248,3 @@ func (m *machine) failing() int {
 	}
 	return int(out.GetGauge().GetValue())
 }
-
-var (
-	_ = testing.Short
-	_ = iptables.IPv4
-)

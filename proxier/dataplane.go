@@ -47,18 +47,12 @@ var errWithheld = errors.New("withheld because an earlier operation failed")
 // withheld because of a failure before it, is returned. Failures of one frontend never hold up another.
 func (d Dataplane) run(ctx context.Context, plan render.Plan, done func(render.Op)) []failure {
 	var failures []failure
-	blockedKeys, blockedVIPs := map[ipvs.Key]bool{}, map[netip.Prefix]bool{}
-	blocked := func(o render.Op) bool {
-		if o.VIP.IsValid() {
-			return blockedVIPs[o.VIP]
-		}
-		return blockedKeys[o.Key]
-	}
+	blocked := blocks{keys: map[ipvs.Key]bool{}, vips: map[netip.Prefix]bool{}}
 	for len(plan) > 0 {
 		n := phaseLen(plan)
 		var batch render.Plan
 		for _, o := range plan[:n] {
-			if blocked(o) {
+			if blocked.holds(o) {
 				failures = append(failures, failure{o, errWithheld})
 			} else {
 				batch = append(batch, o)
@@ -72,17 +66,47 @@ func (d Dataplane) run(ctx context.Context, plan render.Plan, done func(render.O
 				done(o)
 				continue
 			}
-			if blocked(o) {
+			if blocked.holds(o) {
 				err = errWithheld // a consequence, such as a real server of a virtual server that was refused
 			}
 			failures = append(failures, failure{o, err})
-			if o.Blocks() {
-				blockedKeys[o.Key] = !o.VIP.IsValid()
-				blockedVIPs[o.VIP] = o.VIP.IsValid()
-			}
+			blocked.add(o)
 		}
 	}
 	return failures
+}
+
+// blocks are the frontends and addresses of which an operation failed.
+type blocks struct {
+	keys map[ipvs.Key]bool
+	vips map[netip.Prefix]bool
+}
+
+func (b blocks) add(o render.Op) {
+	switch {
+	case !o.Blocks():
+	case o.VIP.IsValid():
+		b.vips[o.VIP] = true
+	default:
+		b.keys[o.Key] = true
+	}
+}
+
+// holds reports whether an operation must not run: its own frontend or address failed, or the guard of the address
+// that the frontend is on.
+func (b blocks) holds(o render.Op) bool {
+	if o.VIP.IsValid() {
+		return b.vips[o.VIP]
+	}
+	if b.keys[o.Key] {
+		return true
+	}
+	for p := range b.vips { // the few that failed just now
+		if p.Contains(o.Key.Addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // phaseLen returns how many operations at the start of the plan belong to one phase.

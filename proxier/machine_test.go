@@ -17,10 +17,10 @@ import (
 
 	"github.com/kube-hop/kube-hop/config"
 	"github.com/kube-hop/kube-hop/informers"
-	"github.com/kube-hop/kube-hop/ipvs"
-	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/iptables/iptablestest"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/metrics"
 	"github.com/kube-hop/kube-hop/proxier"
@@ -29,6 +29,7 @@ import (
 
 // machine is one node of a script: a fake kernel that outlives the daemons that run on it.
 type machine struct {
+	tb      testing.TB
 	now     time.Time
 	table   *ipvstest.Fake
 	sets    *iptablestest.FakeSets
@@ -59,14 +60,15 @@ func setup(flaky int) func(*testscript.Env) error {
 		}
 		m.objects.Node = lb.Node{Name: "n1", Addresses: nodeAddresses}
 		env.Values[machineKey{}] = m
-		return m.start(env.T().(testing.TB), nil)
+		m.tb = env.T().(testing.TB)
+		return m.start(nil)
 	}
 }
 
 func machineOf(ts *testscript.TestScript) *machine { return ts.Value(machineKey{}).(*machine) }
 
 // start runs a new daemon on the machine's kernel, with kube-hop's own flags.
-func (m *machine) start(tb testing.TB, args []string) error {
+func (m *machine) start(args []string) error {
 	var flags config.Flags
 	fs := pflag.NewFlagSet("kube-hop", pflag.ContinueOnError)
 	flags.Add(fs)
@@ -79,8 +81,8 @@ func (m *machine) start(tb testing.TB, args []string) error {
 	}
 	plane := proxier.Dataplane{IPVS: refusingTable{m.table, m}, Sets: refusingSets{m.sets, m}, Rules: m.rules}
 	if m.flaky > 0 {
-		plane.IPVS = ipvstest.NewFlaky(tb, plane.IPVS, m.flaky, 1)
-		plane.Sets = flakyApply{plane.Sets, iptablestest.NewFlakySets(tb, plane.Sets, m.flaky, 1)}
+		plane.IPVS = ipvstest.NewFlaky(m.tb, plane.IPVS, m.flaky, 1)
+		plane.Sets = flakyApply{plane.Sets, iptablestest.NewFlakySets(m.tb, plane.Sets, m.flaky, 1)}
 	}
 	plane.Sysctls = func(context.Context) ([]string, error) {
 		changed := m.sysctls

@@ -217,6 +217,16 @@ func (m *Model) Frontend(k ipvs.Key) (Frontend, bool) {
 	return *f, true
 }
 
+// binding returns the prefix that is bound so that an address is local: a whole range, or the address itself.
+func (m *Model) binding(a netip.Addr) netip.Prefix {
+	for _, p := range m.facts.ServiceCIDRs {
+		if p.Contains(a) {
+			return p
+		}
+	}
+	return host(a)
+}
+
 // wantsBound reports whether a prefix is to be made local, and whether it holds ClusterIPs.
 func (m *Model) wantsBound(p netip.Prefix) (bound, clusterIP bool) {
 	if slices.Contains(m.facts.ServiceCIDRs, p) && m.cfg.serves(lb.FamilyOf(p.Addr())) {

@@ -85,7 +85,7 @@ func (p Plan) String() string {
 
 // Diff returns the operations that turn what the state holds of the touched objects into what the model wants.
 func Diff(m *Model, st State, touched ...Touched) Plan {
-	d := differ{model: m, state: st}
+	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}}
 	for _, t := range touched {
 		d.service = t.Service
 		for _, p := range t.Prefixes {
@@ -104,6 +104,7 @@ type differ struct {
 	model   *Model
 	state   State
 	service lb.Name
+	seen    map[netip.Prefix]bool
 	plan    Plan
 }
 
@@ -122,6 +123,10 @@ func (d *differ) member(o Op, m member, want bool, add, remove Phase) {
 
 // prefix plans the guard and the binding of an address or range.
 func (d *differ) prefix(p netip.Prefix) {
+	if d.seen[p] {
+		return
+	}
+	d.seen[p] = true
 	bound, clusterIP := d.model.wantsBound(p)
 	base := Op{Service: d.service, VIP: p}
 	d.member(base, prefixMember(p, setVIP), bound, PhaseGuard, PhaseUnguard)
@@ -148,6 +153,10 @@ func (d *differ) key(k ipvs.Key) {
 	base := Op{Service: d.service, Key: k}
 	if want {
 		base.Service = f.Service
+	}
+	if want && f.VIP {
+		// What guards the address goes with the frontend, also when only the frontend is retried.
+		d.prefix(d.model.binding(k.Addr))
 	}
 	if k.Mark == 0 {
 		for _, set := range []string{setExternal, setExternalLocal} {
