@@ -56,7 +56,7 @@ func setup(flaky int) func(*testscript.Env) error {
 			table: ipvstest.NewFake(nodeAddresses...), sets: iptablestest.NewFakeSets(),
 		}
 		m.rules = map[lb.Family]iptables.Rules{
-			lb.IPv4: iptablestest.NewFakeRules(iptables.IPv4), lb.IPv6: iptablestest.NewFakeRules(iptables.IPv6),
+			lb.IPv4: iptablestest.NewFakeRules(), lb.IPv6: iptablestest.NewFakeRules(),
 		}
 		m.objects.Node = lb.Node{Name: "n1", Addresses: nodeAddresses}
 		env.Values[machineKey{}] = m

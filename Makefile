@@ -1,0 +1,49 @@
+# Each target is one line or one script in hack/.
+SHELL := /bin/bash
+GO ?= go
+export CGO_ENABLED ?= 0
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+
+.PHONY: help build demo test unit kernel e2e race fuzz bench scale lint manifests verify clean
+
+help: ## show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## build bin/kube-hop
+	@mkdir -p bin
+	$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/kube-hop ./cmd/kube-hop
+
+demo: ## two nodes, pods and an outside client on a real kernel: see IPVS move packets (3 minutes)
+	@hack/demo
+
+test: ## unit, script and real-kernel tests (10 minutes warm, 30 cold)
+	@hack/test all
+
+unit: ## unit and script tests only; needs no privileges
+	@hack/test unit
+
+kernel: ## the real-kernel tests only; RUN=regexp picks some
+	@hack/test kernel
+
+race: ## unit and script tests with the race detector
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+fuzz: ## each fuzz target for FUZZTIME (default 20s)
+	@hack/fuzz
+
+bench: ## Go benchmarks of the core
+	$(GO) test -run '^$$' -bench . -benchmem ./proxier/...
+
+scale: ## 10,000 Services with 10 endpoints on a real kernel, adopted after a restart (SCALE=n for another number)
+	@hack/scale
+
+lint: ## golangci-lint at the version pinned in hack/lint
+	@hack/lint
+
+manifests: ## check the manifests against the code
+	$(GO) test ./manifests
+
+verify: lint test ## what has to pass before a change lands
+
+clean: ## remove what was built; downloads stay in the cache folder
+	rm -rf bin .cache
