@@ -27,8 +27,8 @@ func (d *demo) replaceEndpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "  n1: %.1f ms from the rename to the first answer of b2, and b1 silent from then on (%d requests of a1)\n",
-		float64(took.Microseconds())/1000, asked)
+	fmt.Fprintf(d.out, "  n1: %.1f ms from the rename to the first answer of b2; b1 silent from then on (%d requests of a1)\n",
+		took.Seconds()*1000, asked)
 	if _, _, err := d.awaitReplacement(ctx, d.bed.B1, changed); err != nil { // on n2 the pod is only a client now
 		return err
 	}
@@ -81,7 +81,9 @@ func replacement(old, next *testbed.Host, now time.Time) *strings.Replacer {
 
 // awaitReplacement asks the ClusterIP without a pause until b2 has answered and b1 has not in the 30 requests that
 // follow. It returns the time from changed to that first answer of b2, and how many requests it took.
-func (d *demo) awaitReplacement(ctx context.Context, client *testbed.Host, changed time.Time) (time.Duration, int, error) {
+func (d *demo) awaitReplacement(
+	ctx context.Context, client *testbed.Host, changed time.Time,
+) (time.Duration, int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s still reaches b1, or not yet b2", client))
 	defer cancel()
 	const quiet = 30
