@@ -24,7 +24,7 @@ func (d *demo) replaceEndpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	took, asked, err := d.awaitReplacement(ctx, d.bed.A1, clusterIPs[0], changed)
+	took, asked, err := d.awaitReplacement(ctx, d.bed.A1, clusterIPs[0], changed, 30)
 	if err != nil {
 		return err
 	}
@@ -32,12 +32,12 @@ func (d *demo) replaceEndpoint(ctx context.Context) error {
 		took.Seconds()*1000, asked)
 	// The daemons are stopped next: see every frontend follow before.
 	for _, f := range d.frontends()[1:] {
-		if _, _, err := d.awaitReplacement(ctx, d.bed.A1, f.addr, changed); err != nil {
+		if _, _, err := d.awaitReplacement(ctx, d.bed.A1, f.addr, changed, 6); err != nil {
 			return err
 		}
 	}
 	for _, service := range clusterIPs { // b1 is only a client now
-		if _, _, err := d.awaitReplacement(ctx, d.bed.B1, service, changed); err != nil {
+		if _, _, err := d.awaitReplacement(ctx, d.bed.B1, service, changed, 6); err != nil {
 			return err
 		}
 	}
@@ -88,15 +88,14 @@ func replacement(old, next *testbed.Host, now time.Time) *strings.Replacer {
 	)
 }
 
-// awaitReplacement asks a frontend without a pause until b2 has answered and b1 has not in the 30 requests that
-// follow. It returns the time from changed to that first answer of b2, and how many requests it took.
+// awaitReplacement asks a frontend without a pause until b2 has answered and b1 has not in the quiet requests
+// that follow. It returns the time from changed to that first answer of b2, and how many requests it took.
 func (d *demo) awaitReplacement(
-	ctx context.Context, client *testbed.Host, dst netip.AddrPort, changed time.Time,
+	ctx context.Context, client *testbed.Host, dst netip.AddrPort, changed time.Time, quiet int,
 ) (time.Duration, int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second,
 		fmt.Errorf("%s to %s still reaches b1, or not yet b2", client, dst))
 	defer cancel()
-	const quiet = 30
 	var took time.Duration
 	for asked, since := 0, 0; ; {
 		a, err := client.Ask(ctx, testbed.TCP, dst)
