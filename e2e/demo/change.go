@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,16 +24,24 @@ func (d *demo) replaceEndpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	took, asked, err := d.awaitReplacement(ctx, d.bed.A1, changed)
+	took, asked, err := d.awaitReplacement(ctx, d.bed.A1, clusterIPs[0], changed, 30)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "  n1: %.1f ms from the rename to the first answer of b2, and b1 silent from then on (%d requests of a1)\n",
-		float64(took.Microseconds())/1000, asked)
-	if _, _, err := d.awaitReplacement(ctx, d.bed.B1, changed); err != nil { // on n2 the pod is only a client now
-		return err
+	fmt.Fprintf(d.out, "  n1: %.1f ms from the rename to the first answer of b2; b1 silent from then on (%d requests of a1)\n",
+		took.Seconds()*1000, asked)
+	// The daemons are stopped next: see every frontend follow before.
+	for _, f := range d.frontends()[1:] {
+		if _, _, err := d.awaitReplacement(ctx, d.bed.A1, f.addr, changed, 6); err != nil {
+			return err
+		}
 	}
-	fmt.Fprintln(d.out, "  n2: the same for requests of b1")
+	for _, service := range clusterIPs { // b1 is only a client now
+		if _, _, err := d.awaitReplacement(ctx, d.bed.B1, service, changed, 6); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(d.out, "  the other frontends on n1, and n2 for requests of b1: the same, not measured")
 	d.reportMetrics(ctx, before)
 	return nil
 }
@@ -79,15 +88,17 @@ func replacement(old, next *testbed.Host, now time.Time) *strings.Replacer {
 	)
 }
 
-// awaitReplacement asks the ClusterIP without a pause until b2 has answered and b1 has not in the 30 requests that
-// follow. It returns the time from changed to that first answer of b2, and how many requests it took.
-func (d *demo) awaitReplacement(ctx context.Context, client *testbed.Host, changed time.Time) (time.Duration, int, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s still reaches b1, or not yet b2", client))
+// awaitReplacement asks a frontend without a pause until b2 has answered and b1 has not in the quiet requests
+// that follow. It returns the time from changed to that first answer of b2, and how many requests it took.
+func (d *demo) awaitReplacement(
+	ctx context.Context, client *testbed.Host, dst netip.AddrPort, changed time.Time, quiet int,
+) (time.Duration, int, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second,
+		fmt.Errorf("%s to %s still reaches b1, or not yet b2", client, dst))
 	defer cancel()
-	const quiet = 30
 	var took time.Duration
 	for asked, since := 0, 0; ; {
-		a, err := client.Ask(ctx, testbed.TCP, clusterIPs[0])
+		a, err := client.Ask(ctx, testbed.TCP, dst)
 		switch {
 		case ctx.Err() != nil:
 			return 0, asked, context.Cause(ctx)

@@ -187,7 +187,7 @@ func (d *demo) stopDaemons(ctx context.Context) error {
 		}
 		fmt.Fprintf(d.out, "  %s: ended with status 0 after %s\n", n, time.Since(begin).Round(time.Millisecond))
 	}
-	return d.askTable(ctx, "a1", "a2", "b2")
+	return d.askTable(ctx, min(d.requests, 6), "a1", "a2", "b2")
 }
 
 // logTails returns the last lines of the daemons' logs, for the report of a failure.

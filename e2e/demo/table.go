@@ -41,22 +41,25 @@ func (d *demo) frontends() []frontend {
 	}
 }
 
+// enough requests to expect each of three endpoints among the answers.
+const enough = 30
+
 // askAll is the full table: every endpoint must answer.
 func (d *demo) askAll(ctx context.Context) error {
-	return d.askTable(ctx, "a1", "a2", "b1")
+	return d.askTable(ctx, d.requests, "a1", "a2", "b1")
 }
 
-// askTable sends requests from every client to every frontend and prints who answered and what address the pods
-// saw. It fails unless all are answered, by each of the pods and no other, and the source is masqueraded as it must.
-func (d *demo) askTable(ctx context.Context, pods ...string) error {
+// askTable sends n requests from every client to every frontend and prints who answered and what address the pods
+// saw. It fails unless all are answered by these pods, by each if n is enough, and masqueraded as they must be.
+func (d *demo) askTable(ctx context.Context, n int, pods ...string) error {
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  CLIENT\tFRONTEND\tADDRESS\tANSWERED BY\tPODS SAW\tMEAN TIME")
 	var errs []error
 	for _, client := range []*testbed.Host{d.bed.A1, d.bed.N1, d.bed.Out} {
 		for _, f := range d.frontends() {
-			t := client.AskMany(ctx, d.requests, testbed.TCP, f.addr)
-			if err := ctx.Err(); err != nil {
-				return errors.Join(context.Cause(ctx), w.Flush())
+			t := d.askMany(ctx, n, client, f)
+			if ctx.Err() != nil {
+				return errors.Join(append(errs, context.Cause(ctx), w.Flush())...)
 			}
 			mean := "-"
 			if answers := t.N - len(t.Errors); answers > 0 {
@@ -72,12 +75,29 @@ func (d *demo) askTable(ctx context.Context, pods ...string) error {
 	return errors.Join(append(errs, w.Flush())...)
 }
 
-// checkRow compares a row with what must be: every endpoint takes part, and only a pod at the ClusterIP keeps its address.
+// askMany fills a row. It gives up after the third failure: thirty timeouts would take longer than anyone waits.
+func (d *demo) askMany(ctx context.Context, n int, client *testbed.Host, f frontend) (t testbed.Tally) {
+	for range n {
+		t.Add(client.Ask(ctx, testbed.TCP, f.addr))
+		if ctx.Err() != nil || len(t.Errors) == 3 {
+			break
+		}
+	}
+	return t
+}
+
+// checkRow compares a row with what must be: every endpoint takes part, and only a pod at the ClusterIP keeps its
+// address.
 func (d *demo) checkRow(client *testbed.Host, f frontend, t testbed.Tally, pods []string) error {
 	if len(t.Errors) > 0 {
 		return fmt.Errorf("%d of %d requests failed, first: %w", len(t.Errors), t.N, t.Errors[0])
 	}
-	if got := slices.Sorted(maps.Keys(t.Pods)); !slices.Equal(got, pods) {
+	got := slices.Sorted(maps.Keys(t.Pods))
+	if stranger := slices.ContainsFunc(got, func(p string) bool { return !slices.Contains(pods, p) }); stranger {
+		return fmt.Errorf("answered by %v, want only %v", got, pods)
+	}
+	// Few requests to a random choice may miss an endpoint, thirty in hardly one run of a thousand.
+	if t.N >= enough && len(got) < len(pods) {
 		return fmt.Errorf("answered by %v, want all of %v", got, pods)
 	}
 	// A masqueraded connection has the node's address on the link to the pod; n1's own connections may also have

@@ -40,7 +40,7 @@ func parseAnswer(line string) (Answer, error) {
 	return Answer{Pod: fields[0], Peer: peer}, nil
 }
 
-// Tally is the sum of many requests.
+// Tally is the sum of many requests. The zero value is empty.
 type Tally struct {
 	N      int
 	Pods   map[string]int     // answers by pod
@@ -49,12 +49,12 @@ type Tally struct {
 	Took   time.Duration      // of all requests
 }
 
-// newTally returns an empty tally.
-func newTally() Tally { return Tally{Pods: map[string]int{}, Peers: map[netip.Addr]int{}} }
-
 // Add counts one request.
 func (t *Tally) Add(a Answer, err error) {
 	t.N++
+	if t.Pods == nil {
+		t.Pods, t.Peers = map[string]int{}, map[netip.Addr]int{}
+	}
 	if err != nil {
 		t.Errors = append(t.Errors, err)
 		return

@@ -46,7 +46,7 @@ func (h *Host) Ask(ctx context.Context, proto Proto, dst netip.AddrPort, opts ..
 
 // AskMany sends n requests one after the other. Stop it with ctx.
 func (h *Host) AskMany(ctx context.Context, n int, proto Proto, dst netip.AddrPort, opts ...Option) Tally {
-	t := newTally()
+	var t Tally
 	for range n {
 		t.Add(h.Ask(ctx, proto, dst, opts...))
 		if ctx.Err() != nil {
