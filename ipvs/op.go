@@ -85,7 +85,7 @@ func (f Flags) String() string {
 	names := []struct {
 		bit  Flags
 		name string
-	}{{FlagOnePacket, "ops"}, {FlagSched1, "flag-1"}, {FlagSched2, "flag-2"}, {FlagSched3, "flag-3"}}
+	}{{FlagOnePacket, "ops"}, {FlagSched1, "flag-1"}, {FlagSched2, "flag-2"}, {FlagSched3, "flag-3"}, {FlagForeign, "foreign"}}
 	s := ""
 	for _, n := range names {
 		if f&n.bit != 0 {

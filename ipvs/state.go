@@ -30,10 +30,21 @@ const (
 	FlagsAll            = FlagOnePacket | FlagSched1 | FlagSched2 | FlagSched3
 )
 
+// FlagForeign appears only in what Dump returns, and never in the kernel: the virtual server has a setting that
+// Config cannot express, such as persistence for a part of the client address. It makes the virtual server differ
+// from every wanted one; EditVirtual removes the setting.
+const FlagForeign Flags = 1 << 31
+
+// WeightForeign is the weight that Dump returns for a real server that RealServer cannot express: forwarding by
+// another method than masquerading, or connection thresholds. It makes the real server differ from every wanted
+// one; EditReal turns it into an ordinary one.
+const WeightForeign = -1
+
 // RealServer is one real server. Forwarding is always masquerading (NAT).
 type RealServer struct {
 	Dest
 	// Weight is 0 to 65535; 0 means draining: established connections go on, no new ones come.
+	// Only a Dump also returns [WeightForeign].
 	Weight int
 }
 

@@ -1,0 +1,158 @@
+package ipvsnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	libipvs "github.com/moby/ipvs"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+)
+
+// Dump implements ipvs.Table: one request for all virtual servers, one for the real servers of each, and one per
+// address family for the bound prefixes.
+func (t *Table) Dump(ctx context.Context) (ipvs.State, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	virtual, err := t.dumpVirtual(ctx)
+	if err != nil {
+		return ipvs.State{}, err
+	}
+	bound, err := t.dumpBound(ctx)
+	if err != nil {
+		return ipvs.State{}, err
+	}
+	return ipvs.State{Virtual: virtual, Bound: bound}, nil
+}
+
+func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("dump virtual servers: %w", err)
+	}
+	services, err := t.vs.GetServices()
+	if err != nil {
+		return nil, fmt.Errorf("dump virtual servers: %w", err)
+	}
+	virtual := make(map[ipvs.Key]ipvs.VirtualServer, len(services))
+	for _, s := range services {
+		k, config, err := fromService(s)
+		if err != nil {
+			return nil, fmt.Errorf("dump virtual servers: %w", err)
+		}
+		// One that was deleted meanwhile has no real servers: the kernel's answer is empty, not an error.
+		list, err := t.dumpReal(ctx, s)
+		if err != nil {
+			return nil, fmt.Errorf("dump real servers of %s: %w", k, err)
+		}
+		virtual[k] = ipvs.VirtualServer{Config: config, Real: list}
+	}
+	return virtual, nil
+}
+
+func (t *Table) dumpReal(ctx context.Context, s *libipvs.Service) ([]ipvs.RealServer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err //nolint:wrapcheck // the caller wraps it with the key
+	}
+	dests, err := t.vs.GetDestinations(s)
+	if err != nil || len(dests) == 0 {
+		return nil, err //nolint:wrapcheck // the caller wraps it with the key
+	}
+	list := make([]ipvs.RealServer, 0, len(dests))
+	for _, d := range dests {
+		r, err := fromDestination(d)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b ipvs.RealServer) int { return a.Compare(b.Dest) })
+	// An answer of several messages can repeat an entry when someone adds another one in between.
+	return slices.CompactFunc(list, func(a, b ipvs.RealServer) bool { return a.Dest == b.Dest }), nil
+}
+
+// Conns implements ipvs.Table.
+func (t *Table) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.Conns, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("connections of %s: %w", k, err)
+	}
+	if err := (ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k}).Validate(); err != nil {
+		return nil, fmt.Errorf("connections of %s: %w", k, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := service(k, ipvs.Config{})
+	dests, err := t.vs.GetDestinations(&s)
+	if err != nil {
+		return nil, fmt.Errorf("connections of %s: %w", k, err)
+	}
+	// The kernel lists the real servers of an absent virtual server as none at all.
+	if len(dests) == 0 && !t.vs.IsServicePresent(&s) {
+		return nil, nil
+	}
+	conns := make(map[ipvs.Dest]ipvs.Conns, len(dests))
+	for _, d := range dests {
+		a, err := addrOf(d.Address, d.AddressFamily)
+		if err != nil {
+			return nil, fmt.Errorf("connections of %s: %w", k, err)
+		}
+		conns[ipvs.Dest{Addr: a, Port: d.Port}] = ipvs.Conns{Active: d.ActiveConnections, Inactive: d.InactiveConnections}
+	}
+	return conns, nil
+}
+
+// dumpBound finds our routes. Where the device is gone, so are they.
+func (t *Table) dumpBound(ctx context.Context) (map[netip.Prefix]netip.Addr, error) {
+	bound := map[netip.Prefix]netip.Addr{}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("dump bound prefixes: %w", err)
+	}
+	device, err := t.findDevice()
+	if err != nil {
+		return nil, fmt.Errorf("dump bound prefixes: %w", err)
+	}
+	if device == nil {
+		return bound, nil
+	}
+	err = retryDump(func() error {
+		clear(bound) // what an interrupted dump returned may be gone
+		for _, family := range families {
+			if err := t.eachBound(family, device.Attrs().Index, bound); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dump bound prefixes: %w", err)
+	}
+	return bound, nil
+}
+
+// eachBound adds our routes of one address family to bound.
+func (t *Table) eachBound(family, index int, bound map[netip.Prefix]netip.Addr) error {
+	filter := &netlink.Route{LinkIndex: index, Table: unix.RT_TABLE_LOCAL, Protocol: RouteProtocol}
+	const mask = netlink.RT_FILTER_TABLE | netlink.RT_FILTER_OIF | netlink.RT_FILTER_PROTOCOL
+	return t.routes.RouteListFilteredIter(family, filter, mask, func(r netlink.Route) bool { //nolint:wrapcheck // by the caller
+		if p, source, ok := fromRoute(&r); ok {
+			bound[p] = source
+		}
+		return true
+	})
+}
+
+// retryDump repeats a dump that the kernel calls inconsistent, because something changed meanwhile. Only a few times:
+// on a busy node every one might be.
+func retryDump(dump func() error) error {
+	var err error
+	for range 10 {
+		if err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return err
+}

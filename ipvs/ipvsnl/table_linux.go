@@ -1,0 +1,171 @@
+package ipvsnl
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	libipvs "github.com/moby/ipvs"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+)
+
+// DefaultDevice is the device that carries bound addresses. It has the name that kube-proxy gave it, since other
+// software looks for that.
+const DefaultDevice = "kube-ipvs0"
+
+// Options say where a Table works.
+type Options struct {
+	Device string // dummy device for bound prefixes; empty for DefaultDevice
+	Netns  string // path of a network namespace such as /run/netns/blue; empty for the calling thread's
+}
+
+// Table is the ipvs.Table of the kernel.
+type Table struct {
+	device string
+	ns     netns.NsHandle // not open when Options.Netns was empty
+
+	mu     sync.Mutex // one request at a time: answers on a socket carry no more than a sequence number
+	vs     *libipvs.Handle
+	routes *netlink.Handle
+}
+
+var _ ipvs.Table = (*Table)(nil)
+
+// Open opens the sockets of a Table. It fails with ErrNoIPVS where the kernel has no IPVS, even as a module.
+func Open(opts Options) (*Table, error) {
+	// Sockets belong to the namespace of the thread that opens them.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	t := &Table{device: cmp.Or(opts.Device, DefaultDevice), ns: netns.None()}
+	if err := t.open(opts.Netns); err != nil {
+		t.Close()
+		return nil, fmt.Errorf("open the IPVS table: %w", err)
+	}
+	return t, nil
+}
+
+func (t *Table) open(path string) (err error) {
+	if path == "" {
+		// Not by entering our own namespace again: that takes a privilege that is needed for nothing else.
+		t.routes, err = netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_GENERIC)
+	} else {
+		if t.ns, err = netns.GetFromPath(path); err != nil {
+			return fmt.Errorf("network namespace %s: %w", path, err)
+		}
+		t.routes, err = netlink.NewHandleAt(t.ns, unix.NETLINK_ROUTE, unix.NETLINK_GENERIC)
+	}
+	if err != nil {
+		return fmt.Errorf("netlink: %w", err)
+	}
+	if err := requireIPVS(context.Background(), t.routes); err != nil {
+		return err
+	}
+	if t.vs, err = libipvs.New(path); err != nil {
+		return fmt.Errorf("generic netlink: %w", err)
+	}
+	return nil
+}
+
+// Close closes the sockets. The state in the kernel stays.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.vs != nil {
+		t.vs.Close()
+	}
+	if t.routes != nil {
+		t.routes.Close()
+	}
+	if t.ns.IsOpen() {
+		_ = t.ns.Close() // nothing was written through it
+	}
+}
+
+// Apply implements ipvs.Table.
+func (t *Table) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
+	var failed []*ipvs.OpError
+	var link link
+	for _, op := range ops {
+		if err := t.try(ctx, op, &link); err != nil {
+			failed = append(failed, &ipvs.OpError{Op: op, Err: err})
+		}
+	}
+	return failed
+}
+
+// try carries out one operation. The lock is taken for each anew, so that a long Apply keeps nobody waiting.
+func (t *Table) try(ctx context.Context, op ipvs.Op, link *link) error {
+	if err := ctx.Err(); err != nil {
+		return err //nolint:wrapcheck // the contract promises the context's own error
+	}
+	if err := op.Validate(); err != nil {
+		return err //nolint:wrapcheck // the caller wraps it with the operation
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch op.Verb {
+	case ipvs.Bind:
+		return t.bind(op, link)
+	case ipvs.Unbind:
+		return t.unbind(op, link)
+	case ipvs.AddVirtual, ipvs.EditVirtual, ipvs.DeleteVirtual:
+		return t.changeVirtual(op)
+	case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
+		return t.changeReal(op)
+	}
+	return nil // Validate knows no other verb
+}
+
+func (t *Table) changeVirtual(op ipvs.Op) error {
+	s := service(op.Key, op.Config)
+	var err error
+	switch op.Verb {
+	case ipvs.AddVirtual:
+		if err = t.vs.NewService(&s); errors.Is(err, unix.EEXIST) {
+			err = t.vs.UpdateService(&s)
+		}
+	case ipvs.EditVirtual:
+		if err = t.vs.UpdateService(&s); errors.Is(err, unix.ESRCH) {
+			err = t.vs.NewService(&s)
+		}
+	default:
+		if err = t.vs.DelService(&s); errors.Is(err, unix.ESRCH) {
+			err = nil
+		}
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("the kernel has no scheduler %s: %w", op.Config.Scheduler, err)
+	}
+	return err //nolint:wrapcheck // the caller wraps it with the operation
+}
+
+func (t *Table) changeReal(op ipvs.Op) error {
+	s, d := service(op.Key, ipvs.Config{}), destination(op.Real)
+	var err error
+	switch op.Verb {
+	case ipvs.AddReal:
+		if err = t.vs.NewDestination(&s, &d); errors.Is(err, unix.EEXIST) {
+			err = t.vs.UpdateDestination(&s, &d)
+		}
+	case ipvs.EditReal:
+		if err = t.vs.UpdateDestination(&s, &d); errors.Is(err, unix.ENOENT) {
+			err = t.vs.NewDestination(&s, &d)
+		}
+	default:
+		if err = t.vs.DelDestination(&s, &d); errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+			err = nil
+		}
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("no such virtual server: %w", err)
+	}
+	return err //nolint:wrapcheck // the caller wraps it with the operation
+}
