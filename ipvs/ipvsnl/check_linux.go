@@ -30,6 +30,7 @@ type Lack struct {
 	What  string // "the kernel has no IPVS (module ip_vs)"
 	Means string // "IPVS mode cannot work"
 	Cure  string // `load it with "modprobe ip_vs"`
+	Fatal bool   // nothing can be served without it
 }
 
 // String is one line.
@@ -40,31 +41,35 @@ func (l Lack) String() string { return l.What + ": " + l.Means + "; " + l.Cure }
 func Check(ctx context.Context, o CheckOptions) []Lack {
 	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_GENERIC)
 	if err != nil {
-		return []Lack{{fmt.Sprintf("netlink sockets cannot be opened (%v)", err), "nothing can be programmed", "allow them to this process"}}
+		return []Lack{{
+			What:  fmt.Sprintf("netlink sockets cannot be opened (%v)", err),
+			Means: "nothing can be programmed", Cure: "allow them to this process", Fatal: true,
+		}}
 	}
 	defer routes.Close()
 	var lacks []Lack
-	add := func(l *Lack) {
+	add := func(l *Lack, fatal bool) {
 		if l != nil {
+			l.Fatal = fatal
 			lacks = append(lacks, *l)
 		}
 	}
-	add(checkDevice(ctx, routes, cmp.Or(o.Device, DefaultDevice)))
+	add(checkDevice(ctx, routes, cmp.Or(o.Device, DefaultDevice)), true)
 	if err := requireIPVS(ctx, routes); err != nil {
-		add(&Lack{err.Error(), "virtual servers cannot be programmed", `load it with "modprobe ip_vs" or install the kernel's extra modules package`})
+		add(&Lack{What: err.Error(), Means: "virtual servers cannot be programmed", Cure: `load it with "modprobe ip_vs" or install the kernel's extra modules package`}, true)
 		return lacks
 	}
 	vs, err := libipvs.New("")
 	if err != nil {
-		add(&Lack{fmt.Sprintf("IPVS does not answer (%v)", err), "virtual servers cannot be programmed", "look at the kernel's log"})
+		add(&Lack{What: fmt.Sprintf("IPVS does not answer (%v)", err), Means: "virtual servers cannot be programmed", Cure: "look at the kernel's log"}, true)
 		return lacks
 	}
 	defer vs.Close()
 	for _, s := range o.Schedulers {
-		add(checkScheduler(ctx, vs, s))
+		add(checkScheduler(ctx, vs, s), true)
 	}
 	if o.IPv6 && len(o.Schedulers) > 0 {
-		add(checkIPv6(ctx, vs, o.Schedulers[0]))
+		add(checkIPv6(ctx, vs, o.Schedulers[0]), false)
 	}
 	return lacks
 }
@@ -99,8 +104,7 @@ func checkDevice(ctx context.Context, h *netlink.Handle, name string) *Lack {
 		if device.Type() == "dummy" {
 			return nil
 		}
-		return &Lack{fmt.Sprintf("the device %s is of type %s, not dummy", name, device.Type()),
-			"Service addresses cannot be made local", "delete or rename it"}
+		return &Lack{What: fmt.Sprintf("the device %s is of type %s, not dummy", name, device.Type()), Means: "Service addresses cannot be made local", Cure: "delete or rename it"}
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "kube-ipvs-try"
@@ -116,8 +120,7 @@ func checkDevice(ctx context.Context, h *netlink.Handle, name string) *Lack {
 	if err == nil {
 		return nil
 	}
-	l := &Lack{fmt.Sprintf("no dummy device can be created (%v)", err), "Service addresses cannot be made local",
-		`load its module with "modprobe dummy" or install the kernel's extra modules package`}
+	l := &Lack{What: fmt.Sprintf("no dummy device can be created (%v)", err), Means: "Service addresses cannot be made local", Cure: `load its module with "modprobe dummy" or install the kernel's extra modules package`}
 	if errors.Is(err, unix.EPERM) {
 		l.Cure = notPermitted
 	}
@@ -144,13 +147,11 @@ func checkScheduler(ctx context.Context, vs *libipvs.Handle, name string) *Lack 
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EPERM):
-		return &Lack{fmt.Sprintf("IPVS may not be changed (%v)", err), "virtual servers cannot be programmed", notPermitted}
+		return &Lack{What: fmt.Sprintf("IPVS may not be changed (%v)", err), Means: "virtual servers cannot be programmed", Cure: notPermitted}
 	case errors.Is(err, unix.ENOENT):
-		return &Lack{fmt.Sprintf("the kernel has no IPVS scheduler %s (module ip_vs_%s)", name, name), "Services that use it cannot be programmed",
-			fmt.Sprintf(`load it with "modprobe ip_vs_%s" or choose another scheduler`, name)}
+		return &Lack{What: fmt.Sprintf("the kernel has no IPVS scheduler %s (module ip_vs_%s)", name, name), Means: "Services that use it cannot be programmed", Cure: fmt.Sprintf(`load it with "modprobe ip_vs_%s" or choose another scheduler`, name)}
 	}
-	return &Lack{fmt.Sprintf("the IPVS scheduler %s cannot be used (%v)", name, err), "Services that use it cannot be programmed",
-		"look at the kernel's log or choose another scheduler"}
+	return &Lack{What: fmt.Sprintf("the IPVS scheduler %s cannot be used (%v)", name, err), Means: "Services that use it cannot be programmed", Cure: "look at the kernel's log or choose another scheduler"}
 }
 
 func checkIPv6(ctx context.Context, vs *libipvs.Handle, scheduler string) *Lack {
@@ -159,8 +160,7 @@ func checkIPv6(ctx context.Context, vs *libipvs.Handle, scheduler string) *Lack 
 	if err == nil || ctx.Err() != nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPERM) {
 		return nil // the check of the scheduler has said it
 	}
-	return &Lack{fmt.Sprintf("IPVS does not work for IPv6 (%v)", err), "Services with IPv6 addresses cannot be programmed",
-		"use a kernel with CONFIG_IP_VS_IPV6 and IPv6 not disabled"}
+	return &Lack{What: fmt.Sprintf("IPVS does not work for IPv6 (%v)", err), Means: "Services with IPv6 addresses cannot be programmed", Cure: "use a kernel with CONFIG_IP_VS_IPV6 and IPv6 not disabled"}
 }
 
 // tryVirtual adds a virtual server and removes it. A port that is taken is somebody's, however unlikely: the next.
