@@ -1,0 +1,9 @@
+// Package ipsetnl is the kernel implementation of [iptables.Sets]: it speaks the ipset protocol over one netlink
+// socket and starts no process.
+//
+// Many entries travel in one message (IPSET_ATTR_ADT), which is what makes the first sync of a large cluster
+// fast. The kernel works through such a message until the first entry that fails and says which one that was
+// (IPSET_ATTR_LINENO); the rest is then sent again, so that one bad entry stops no other.
+//
+// The name kube-hop-grow is reserved for the set that stands in while another one is grown.
+package ipsetnl
