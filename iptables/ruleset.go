@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -69,6 +70,14 @@ func (r Ruleset) RestoreText(table string) string {
 	b.WriteString("COMMIT\n")
 	return b.String()
 }
+
+// What can be wrong with an operation on rules, for errors.Is.
+var (
+	// ErrLocked is the answer when another program kept the xtables lock for as long as we waited. Try again.
+	ErrLocked = errors.New("another program holds the xtables lock")
+	// ErrChainInUse is the answer to removing a chain that someone else's rule refers to.
+	ErrChainInUse = errors.New("a rule of another program refers to the chain")
+)
 
 // Rules is the chains and rules of one network namespace and family.
 type Rules interface {

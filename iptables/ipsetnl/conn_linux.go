@@ -1,0 +1,152 @@
+package ipsetnl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// answerTimeout bounds the wait for one answer. The kernel works on a request before sendto returns, so nothing
+// but a lost answer takes that long.
+const answerTimeout = 10 * time.Second
+
+// receiveSize holds any message: a failed batch comes back whole (20 kB), and the kernel builds listings in
+// buffers of at most 32 kB.
+const receiveSize = 128 << 10
+
+const nfgenSize = 4 // struct nfgenmsg in linux/netfilter/nfnetlink.h
+
+// conn is a netlink socket to ipset. It stays in the network namespace that it was opened in.
+type conn struct {
+	fd  int
+	seq uint32
+	buf []byte
+}
+
+func dial() (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	timeout := unix.NsecToTimeval(int64(answerTimeout))
+	err = errors.Join(
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set up netlink socket: %w", err), unix.Close(fd))
+	}
+	return &conn{fd: fd, buf: make([]byte, receiveSize)}, nil
+}
+
+func (c *conn) close() error { return unix.Close(c.fd) }
+
+// requestError is the kernel's answer to a request that failed.
+type requestError struct {
+	errno Errno
+	line  uint32 // the entry of a batch, 0 if unknown
+}
+
+func (e *requestError) Error() string { return e.errno.Error() }
+func (e *requestError) Unwrap() error { return e.errno }
+
+// do sends one request and calls each, if not nil, with the attributes of every message of the answer. They are
+// valid until each returns.
+func (c *conn) do(cmd uint8, flags uint16, attrs []byte, each func(attrs []byte) error) error {
+	c.seq++
+	err := unix.Sendto(c.fd, c.request(cmd, flags, attrs), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if err != nil {
+		return fmt.Errorf("send to netlink: %w", err)
+	}
+	var errs []error // of each; the answer is read to its end all the same
+	for {
+		b, err := c.receive()
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		for len(b) >= unix.NLMSG_HDRLEN {
+			n := int(binary.NativeEndian.Uint32(b))
+			if n < unix.NLMSG_HDRLEN || n > len(b) {
+				return errors.Join(append(errs, errShort)...)
+			}
+			end, err := c.message(b[:n], each)
+			errs = append(errs, err)
+			if end {
+				return errors.Join(errs...)
+			}
+			b = b[min(align4(n), len(b)):]
+		}
+	}
+}
+
+func (c *conn) request(cmd uint8, flags uint16, attrs []byte) []byte {
+	b := make([]byte, 0, unix.NLMSG_HDRLEN+nfgenSize+len(attrs))
+	b = binary.NativeEndian.AppendUint32(b, uint32(cap(b)))
+	b = binary.NativeEndian.AppendUint16(b, unix.NFNL_SUBSYS_IPSET<<8|uint16(cmd))
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|flags)
+	b = binary.NativeEndian.AppendUint32(b, c.seq)
+	b = binary.NativeEndian.AppendUint32(b, 0)          // the kernel knows our port
+	b = append(b, nfprotoIPv4, unix.NFNETLINK_V0, 0, 0) // ipset does not look at this family
+	return append(b, attrs...)
+}
+
+// receive returns what one datagram holds.
+func (c *conn) receive() ([]byte, error) {
+	for {
+		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
+		switch {
+		case errors.Is(err, unix.EINTR): // a socket with a timeout is not restarted after a signal
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return nil, fmt.Errorf("no answer from netlink within %s", answerTimeout)
+		case err != nil:
+			return nil, fmt.Errorf("receive from netlink: %w", err)
+		case n > len(c.buf):
+			return nil, fmt.Errorf("netlink message of %d bytes", n)
+		}
+		return c.buf[:n], nil
+	}
+}
+
+// message handles one message and tells whether it is the answer's last.
+func (c *conn) message(b []byte, each func([]byte) error) (end bool, err error) {
+	if binary.NativeEndian.Uint32(b[8:]) != c.seq {
+		return false, nil // the rest of an answer that was given up
+	}
+	body := b[unix.NLMSG_HDRLEN:]
+	switch binary.NativeEndian.Uint16(b[4:]) {
+	case unix.NLMSG_NOOP:
+		return false, nil
+	case unix.NLMSG_DONE:
+		return true, nil
+	case unix.NLMSG_ERROR:
+		return true, parseFailure(body)
+	}
+	if len(body) < nfgenSize {
+		return false, errShort
+	}
+	if each == nil {
+		return false, nil
+	}
+	return false, each(body[nfgenSize:])
+}
+
+// parseFailure reads a struct nlmsgerr, which repeats our request; an error number of 0 is the acknowledgement.
+func parseFailure(b []byte) error {
+	if len(b) < 4 {
+		return errShort
+	}
+	n := int32(binary.NativeEndian.Uint32(b))
+	if n == 0 {
+		return nil
+	}
+	e := &requestError{errno: Errno(-n)}
+	const repeated = 4 + unix.NLMSG_HDRLEN + nfgenSize
+	if len(b) > repeated {
+		e.line = failedLine(b[repeated:])
+	}
+	return e
+}

@@ -1,0 +1,106 @@
+package iptexec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/kube-hop/kube-hop/iptables"
+)
+
+var _ iptables.Rules = (*Rules)(nil)
+
+// Rules is the rules of one family in the network namespace of the thread that calls its methods. It keeps
+// nothing between calls and is safe for concurrent use.
+type Rules struct {
+	tool tool
+}
+
+// Open finds the programs of a family and fails if one is missing or too old. It does not look at the kernel, so
+// a family that the kernel lacks shows in the methods.
+func Open(family iptables.Family) (*Rules, error) {
+	return openVariant(family, "")
+}
+
+// openVariant opens a certain variant, "legacy" or "nft", or with "" whichever the machine uses.
+func openVariant(family iptables.Family, variant string) (*Rules, error) {
+	t, err := findTool(family, variant)
+	if err != nil {
+		return nil, err
+	}
+	return &Rules{tool: t}, nil
+}
+
+// HasRandomFully tells whether the programs know MASQUERADE --random-fully. The kernel has it since 3.14.
+func (r *Rules) HasRandomFully() bool { return r.tool.randomFully }
+
+// Check implements iptables.Rules.
+func (r *Rules) Check(ctx context.Context, want iptables.Ruleset) ([]string, error) {
+	have, err := r.tool.save(ctx, want.Tables())
+	if err != nil {
+		return nil, err
+	}
+	return iptables.Differences(have, want), nil
+}
+
+// Apply implements iptables.Rules.
+func (r *Rules) Apply(ctx context.Context, want iptables.Ruleset) error {
+	if err := oneLiners(want); err != nil {
+		return err
+	}
+	have, err := r.tool.save(ctx, want.Tables())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, table := range want.Tables() {
+		if text := iptables.Repair(have, want, table); text != "" {
+			errs = append(errs, r.tool.restore(ctx, table, text))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Remove implements iptables.Rules.
+func (r *Rules) Remove(ctx context.Context, ours iptables.Ruleset) error {
+	have, err := r.tool.save(ctx, ours.Tables())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, table := range ours.Tables() {
+		text, left := iptables.Removal(have, ours, table)
+		if text == "" {
+			continue
+		}
+		if err := r.tool.restore(ctx, table, text); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, chain := range left {
+			errs = append(errs, fmt.Errorf("%s: remove chain %s of table %s: %w",
+				r.tool.name, chain, table, iptables.ErrChainInUse))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// oneLiners refuses rules that would read as more than one line of iptables-restore's input.
+func oneLiners(want iptables.Ruleset) error {
+	var errs []error
+	check := func(table, chain string, r iptables.Rule) {
+		if strings.ContainsAny(string(r), "\n\r\x00") {
+			errs = append(errs, fmt.Errorf("iptables: a rule of chain %s of table %s is more than a line: %q", chain, table, r))
+		}
+	}
+	for _, c := range want.Chains {
+		for _, r := range c.Rules {
+			check(c.Table, c.Name, r)
+		}
+	}
+	for _, j := range want.Jumps {
+		check(j.Table, j.Chain, j.Rule)
+	}
+	return errors.Join(errs...)
+}
