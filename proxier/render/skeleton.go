@@ -19,13 +19,13 @@ const (
 	chainPostrouting = "KUBE-POSTROUTING"
 )
 
-// sameAddress is the classic BPF program that accepts a packet whose source address is its destination address, as
-// iptables' bpf match takes it. It recognises a pod that reached itself through a Service by the packet alone, so
-// that no entry per endpoint is needed, and also when the pod's packets were translated on another node.
-var sameAddress = map[lb.Family]string{
-	lb.IPv4: "6,32 0 0 12,7 0 0 0,32 0 0 16,29 0 1 0,6 0 0 65535,6 0 0 0",
-	lb.IPv6: "18,32 0 0 8,7 0 0 0,32 0 0 24,29 0 13 0,32 0 0 12,7 0 0 0,32 0 0 28,29 0 9 0," +
-		"32 0 0 16,7 0 0 0,32 0 0 32,29 0 5 0,32 0 0 20,7 0 0 0,32 0 0 36,29 0 1 0,6 0 0 65535,6 0 0 0",
+// sameAddress recognises a pod that reached itself through a Service by the packet alone, so that no entry per
+// endpoint is needed, and also when the pod's packets were translated on another node.
+func sameAddress(f lb.Family) string {
+	if f == lb.IPv6 {
+		return iptables.SameAddressIPv6
+	}
+	return iptables.SameAddressIPv4
 }
 
 // Skeleton returns the rules of one family. They are the same whatever Services exist; of the Node only its podCIDRs
@@ -77,7 +77,7 @@ func natChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 		{Table: "nat", Name: chainMarkMasq, Rules: []iptables.Rule{rule("-j MARK --set-xmark %s", mark)}},
 		{Table: "nat", Name: chainPostrouting, Rules: []iptables.Rule{
 			// The loopback device is left out: there every packet of the node to itself has equal addresses.
-			rule(`! -o lo -m bpf --bytecode "%s" -j MASQUERADE --random-fully`, sameAddress[f]),
+			rule(`! -o lo -m bpf --bytecode "%s" -j MASQUERADE --random-fully`, sameAddress(f)),
 			rule("-m mark ! --mark %s -j RETURN", mark),
 			// The bit is cleared first, so that a packet that passes the stack again (a tunnel) is not translated twice.
 			rule("-j MARK --set-xmark 0x0/%#x", cfg.Mark()),
