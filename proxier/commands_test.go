@@ -1,15 +1,19 @@
 package proxier_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/rogpeppe/go-internal/testscript"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
@@ -86,6 +90,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 func apply(ts *testscript.TestScript, _ bool, args []string) {
 	m, s := machineOf(ts), load(ts, args)
 	t := m.daemon.Tracker
+	for _, o := range named(ts, args) {
+		// An object that is not to be served, or not any more, is one that the source does not hand over.
+		deleteObject(ts, false, []string{o.kind, o.name.String()})
+	}
 	for _, o := range s.Services {
 		t.SetService(o)
 		m.objects.Services = replace(m.objects.Services, o, func(s lb.Service) lb.Name { return s.Name })
@@ -102,6 +110,30 @@ func apply(ts *testscript.TestScript, _ bool, args []string) {
 		m.objects.ServiceCIDRs = s.ServiceCIDRs
 		t.SetServiceCIDRs(s.ServiceCIDRs)
 	}
+}
+
+type namedObject struct {
+	kind string
+	name lb.Name
+}
+
+// named returns the Services and EndpointSlices of YAML files that are not served.
+func named(ts *testscript.TestScript, files []string) []namedObject {
+	var out []namedObject
+	s := load(ts, files)
+	for _, f := range files {
+		for _, doc := range strings.Split(ts.ReadFile(f), "\n---\n") {
+			var o metav1.PartialObjectMetadata
+			ts.Check(yaml.Unmarshal([]byte(doc), &o))
+			n := lb.Name{Namespace: cmp.Or(o.Namespace, "default"), Name: o.Name}
+			served := slices.ContainsFunc(s.Services, func(s lb.Service) bool { return s.Name == n }) && o.Kind == "Service" ||
+				slices.ContainsFunc(s.Slices, func(s lb.EndpointSlice) bool { return s.Name == n }) && o.Kind == "EndpointSlice"
+			if !served && (o.Kind == "Service" || o.Kind == "EndpointSlice") {
+				out = append(out, namedObject{strings.ToLower(o.Kind), n})
+			}
+		}
+	}
+	return out
 }
 
 func replace[T any](list []T, o T, name func(T) lb.Name) []T {
