@@ -124,8 +124,9 @@ func (v *validator) cidrs(flag string, values []string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, s := range values {
 		p, err := netip.ParsePrefix(strings.TrimSpace(s))
-		v.check(err == nil, flag, s, "a CIDR such as 192.0.2.0/24")
-		if err == nil {
+		ok := err == nil && !p.Addr().Is4In6() // ::ffff:a.b.c.d is IPv4 in disguise, and would match no packet
+		v.check(ok, flag, s, "a CIDR such as 192.0.2.0/24")
+		if ok {
 			out = append(out, p.Masked())
 		}
 	}

@@ -31,7 +31,6 @@ func (p *Proxier) Run(ctx context.Context) {
 			ended = p.now()
 		case <-verify.C:
 			p.Verify(ctx)
-			ended = p.now()
 		case <-timer.C:
 			p.chores(ctx)
 		}

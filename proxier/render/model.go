@@ -22,9 +22,10 @@ type Model struct {
 	vips   map[netip.Addr]vipUse
 }
 
-// vipUse counts the claims that need an address bound by itself.
+// vipUse counts the claims that need an address bound by itself, and names a Service that has one, for messages.
 type vipUse struct {
 	all, clusterIP int
+	service        lb.Name
 }
 
 // NewModel returns a model without Services.
@@ -94,6 +95,9 @@ func (m *Model) use(touched []netip.Prefix, f Frontend, n int) []netip.Prefix {
 	}
 	u := m.vips[f.Key.Addr]
 	u.all += n
+	if n > 0 {
+		u.service = f.Service
+	}
 	if f.Kind == ClusterIP {
 		u.clusterIP += n
 	}

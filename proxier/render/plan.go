@@ -129,6 +129,9 @@ func (d *differ) prefix(p netip.Prefix) {
 	d.seen[p] = true
 	bound, clusterIP := d.model.wantsBound(p)
 	base := Op{Service: d.service, VIP: p}
+	if base.Service == (lb.Name{}) {
+		base.Service = d.model.vips[p.Addr()].service
+	}
 	d.member(base, prefixMember(p, setVIP), bound, PhaseGuard, PhaseUnguard)
 	d.member(base, prefixMember(p, setClusterIP), clusterIP, PhaseGuard, PhaseUnguard)
 

@@ -1,0 +1,187 @@
+package proxier_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/iptables/iptablestest"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/metrics"
+	"github.com/kube-hop/kube-hop/proxier"
+	"github.com/kube-hop/kube-hop/proxier/render"
+)
+
+// loopTable counts the calls that change something, and can be told to refuse.
+type loopTable struct {
+	*ipvstest.Fake
+
+	mu      sync.Mutex
+	applied []time.Time
+	refuse  bool
+}
+
+func (l *loopTable) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.applied = append(l.applied, time.Now())
+	if l.refuse {
+		var out []*ipvs.OpError
+		for _, op := range ops {
+			out = append(out, &ipvs.OpError{Op: op, Err: errRefused})
+		}
+		return out
+	}
+	return l.Fake.Apply(ctx, ops)
+}
+
+func (l *loopTable) setRefuse(refuse bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refuse = refuse
+}
+
+// times returns when calls came since the last time asked.
+func (l *loopTable) times() []time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.applied
+	l.applied = nil
+	return out
+}
+
+func (l *loopTable) virtualServers(t *testing.T) int {
+	t.Helper()
+	s, err := l.Dump(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(s.Virtual)
+}
+
+func newLoop(minSync time.Duration) (*proxier.Proxier, *loopTable) {
+	table := &loopTable{Fake: ipvstest.NewFake(nodeAddresses...)}
+	cfg := proxier.Config{
+		NodeName: "n1", Render: render.Config{Scheduler: "rr", IPv4: true, MasqueradeBit: 14},
+		MinSyncPeriod: minSync, SyncPeriod: 30 * time.Second, DrainTimeout: time.Minute,
+	}
+	plane := proxier.Dataplane{IPVS: table, Sets: iptablestest.NewFakeSets(), Rules: map[lb.Family]iptables.Rules{lb.IPv4: iptablestest.NewFakeRules()}}
+	return proxier.New(cfg, plane, metrics.New(), time.Now), table
+}
+
+func service(n int) lb.Service {
+	return lb.Service{
+		Name:       lb.Name{Namespace: "default", Name: fmt.Sprintf("s%d", n)},
+		ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, byte(n)})},
+		Ports:      []lb.ServicePort{{Proto: lb.TCP, Port: 80}},
+	}
+}
+
+// run runs the loop for one test, and sees that it ends with its context and leaves nothing running.
+func run(t *testing.T, p *proxier.Proxier, test func()) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { p.Run(ctx); close(ended) }()
+	test()
+	stop()
+	<-ended
+}
+
+func TestNothingIsProgrammedBeforeSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, table := newLoop(time.Second)
+		run(t, p, func() {
+			p.Tracker.SetService(service(1))
+			time.Sleep(time.Hour)
+			if n := table.virtualServers(t); n != 0 || p.Status.Started() {
+				t.Errorf("%d virtual servers before the source has synced", n)
+			}
+			p.Tracker.Synced()
+			synctest.Wait()
+			if n := table.virtualServers(t); n != 1 || !p.Status.Started() {
+				t.Errorf("%d virtual servers after it has, want 1", n)
+			}
+		})
+	})
+}
+
+func TestLoneChangeIsAppliedAtOnceAndABurstIsCollected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, table := newLoop(time.Second)
+		run(t, p, func() {
+			p.Tracker.Synced()
+			time.Sleep(45 * time.Second)
+			table.times()
+
+			changed := time.Now()
+			p.Tracker.SetService(service(1))
+			synctest.Wait()
+			if got := table.times(); len(got) == 0 || !got[len(got)-1].Equal(changed) {
+				t.Errorf("a lone change was applied at %v, not at once (%v)", got, changed)
+			}
+
+			for n := 2; n < 52; n++ {
+				p.Tracker.SetService(service(n))
+				time.Sleep(10 * time.Millisecond)
+			}
+			time.Sleep(2 * time.Second)
+			// One sync is two calls here: virtual servers, then addresses.
+			if got := table.times(); len(got) != 2 || got[0].Sub(changed) < time.Second {
+				t.Errorf("a burst of 50 changes in half a second was applied at %v, want once, a second after %v", got, changed)
+			}
+			if n := table.virtualServers(t); n != 51 {
+				t.Errorf("%d virtual servers, want 51", n)
+			}
+		})
+	})
+}
+
+func TestFailedOperationsAreRetriedWithBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, table := newLoop(0)
+		run(t, p, func() {
+			p.Tracker.Synced()
+			synctest.Wait()
+			table.setRefuse(true)
+			table.times()
+			p.Tracker.SetService(service(1))
+			time.Sleep(10 * time.Second) // retries after 1, 2 and 4 s
+			if got := table.times(); len(got) < 4 || len(got) > 8 {
+				t.Errorf("%d attempts in 10 s, want the first and three retries", len(got))
+			}
+			time.Sleep(time.Minute)
+			if ok, _ := p.Status.Healthy(); ok {
+				t.Error("healthy, though a change has not reached the kernel for more than two sync periods")
+			}
+			table.setRefuse(false)
+			time.Sleep(31 * time.Second)
+			if ok, _ := p.Status.Healthy(); !ok || table.virtualServers(t) != 1 {
+				t.Errorf("not healed: healthy %v, %d virtual servers", ok, table.virtualServers(t))
+			}
+		})
+	})
+}
+
+func TestDriftIsRepairedWithinTheSyncPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, table := newLoop(0)
+		run(t, p, func() {
+			p.Tracker.SetService(service(1))
+			p.Tracker.Synced()
+			synctest.Wait()
+			table.Fake.Load(ipvs.State{})
+			time.Sleep(31 * time.Second)
+			if n := table.virtualServers(t); n != 1 {
+				t.Errorf("%d virtual servers a sync period after they were cleared, want 1", n)
+			}
+		})
+	})
+}
