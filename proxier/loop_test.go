@@ -9,10 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/kube-hop/kube-hop/ipvs"
-	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/iptables/iptablestest"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/metrics"
 	"github.com/kube-hop/kube-hop/proxier"

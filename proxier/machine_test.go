@@ -170,7 +170,7 @@ func (m *machine) dump(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, render.State{IPVS: kernel, Sets: sets}.Text())
+	_, err = io.WriteString(w, render.StateOf(kernel, sets).Text())
 	return err
 }
 

@@ -114,7 +114,7 @@ func (p *Proxier) read(ctx context.Context) (render.State, error) {
 	if err != nil {
 		return render.State{}, fmt.Errorf("reading virtual servers: %w", err)
 	}
-	found := render.State{IPVS: kernel, Sets: entries}
+	found := render.StateOf(kernel, entries)
 	for k := range kernel.Virtual {
 		if !p.ours(k, found) {
 			delete(kernel.Virtual, k)

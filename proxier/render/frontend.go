@@ -3,6 +3,7 @@ package render
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
@@ -61,6 +62,10 @@ type Frontend struct {
 
 	Virtual    ipvs.VirtualServer
 	Masquerade Masquerade
+	// Ranges are the only sources that may use the frontend; nil for no restriction.
+	Ranges []netip.Prefix
+	// Drop is set when there are endpoints, but none that the traffic policy allows.
+	Drop bool
 	// VIP is set when the address is made local by kube-hop, and hence guarded; not for the node's own addresses.
 	VIP bool
 }
@@ -89,5 +94,6 @@ func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 // equal reports whether both frontends ask for the same kernel state and belong to the same Service port.
 func (f Frontend) equal(o Frontend) bool {
 	return f.Key == o.Key && f.Kind == o.Kind && f.Service == o.Service && f.PortName == o.PortName &&
-		f.Created == o.Created && f.Masquerade == o.Masquerade && f.VIP == o.VIP && f.Virtual.Equal(o.Virtual)
+		f.Created == o.Created && f.Masquerade == o.Masquerade && f.VIP == o.VIP && f.Drop == o.Drop &&
+		slices.Equal(f.Ranges, o.Ranges) && f.Virtual.Equal(o.Virtual)
 }

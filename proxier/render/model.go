@@ -195,7 +195,7 @@ func (m *Model) Everything(st State) Touched {
 			if e.Proto == 0 {
 				prefixes[e.Prefix] = struct{}{}
 			} else {
-				keys[ipvs.Key{Addr: e.Prefix.Addr(), Port: e.Port, Proto: ipvs.Proto(e.Proto)}] = struct{}{}
+				keys[entryKey(e)] = struct{}{}
 			}
 		}
 	}

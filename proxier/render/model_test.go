@@ -73,6 +73,11 @@ func checkSafe(t *testing.T, st State, after Op) {
 			}
 		}
 	}
+	for k, ranges := range st.ranges {
+		if len(ranges) > 0 && after.Phase > PhaseGuard && after.Phase < PhaseUnguard && !st.has(keyMember(k, setRanged)) {
+			t.Fatalf("after %q: %s has source ranges but is not restricted", after, k)
+		}
+	}
 	for p := range st.IPVS.Bound {
 		if !st.has(prefixMember(p, setVIP)) {
 			t.Fatalf("after %q: %s is local but not guarded", after, p)

@@ -17,8 +17,10 @@ type Phase uint8
 // before the addresses that lead to them, additions before removals; removal runs in the opposite order. Being
 // killed between any two phases leaves traffic that is refused or served as before, never exposed.
 const (
-	// PhaseGuard adds masquerade entries and guards addresses.
-	PhaseGuard Phase = iota + 1
+	// PhaseAllow adds the sources that may use restricted frontends.
+	PhaseAllow Phase = iota + 1
+	// PhaseGuard adds masquerade entries, restricts frontends and guards addresses.
+	PhaseGuard
 	// PhaseServe adds and edits virtual servers, and adds real servers or gives them their weight back.
 	PhaseServe
 	// PhaseBind makes addresses local.
@@ -31,8 +33,10 @@ const (
 	PhaseUnbind
 	// PhaseDrain drains or deletes real servers, and deletes virtual servers.
 	PhaseDrain
-	// PhaseUnguard deletes masquerade entries and address guards.
+	// PhaseUnguard deletes masquerade entries, restrictions and address guards.
 	PhaseUnguard
+	// PhaseDisallow deletes the sources that restricted frontends are no longer for.
+	PhaseDisallow
 )
 
 // Op is one operation on the kernel, either on IPVS or on a set.
@@ -165,7 +169,9 @@ func (d *differ) key(k ipvs.Key) {
 		for _, set := range []string{setExternal, setExternalLocal} {
 			d.member(base, keyMember(k, set), want && f.masqueradeSet() == set, PhaseGuard, PhaseUnguard)
 		}
+		d.member(base, keyMember(k, setNoLocal), want && f.Drop, PhaseGuard, PhaseOpen)
 		d.member(base, keyMember(k, setServed), want && f.VIP, PhaseOpen, PhaseClose)
+		d.ranges(base, f.Ranges)
 	}
 	have, exists := d.state.IPVS.Virtual[k]
 	switch {
@@ -173,6 +179,19 @@ func (d *differ) key(k ipvs.Key) {
 		d.virtual(base, f.Virtual, have, exists)
 	case exists:
 		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k})
+	}
+}
+
+// ranges plans who may use a frontend. Of two sets of ranges the sources that are in both are allowed all the time.
+func (d *differ) ranges(base Op, want []netip.Prefix) {
+	for _, p := range want {
+		d.member(base, rangeMember(base.Key, p), true, PhaseAllow, PhaseDisallow)
+	}
+	d.member(base, keyMember(base.Key, setRanged), len(want) > 0, PhaseGuard, PhaseUnguard)
+	for _, p := range d.state.ranges[base.Key] {
+		if !slices.Contains(want, p) {
+			d.member(base, rangeMember(base.Key, p), false, PhaseAllow, PhaseDisallow)
+		}
 	}
 }
 

@@ -44,6 +44,11 @@ func (c cluster) service(n lb.Name) lb.Service {
 	if c.chance(40) {
 		s.LoadBalancerIPs = append(s.LoadBalancerIPs, c.addr4(203, 0, 3))
 	}
+	for _, r := range []string{"192.0.2.0/24", "198.18.0.0/15", "fd99::/64", "0.0.0.0/0"} {
+		if c.chance(20) {
+			s.SourceRanges = append(s.SourceRanges, netip.MustParsePrefix(r))
+		}
+	}
 	if c.chance(20) {
 		s.Affinity = time.Duration(c.r.IntN(3)) * time.Hour
 	}

@@ -2,6 +2,7 @@ package render
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
@@ -56,37 +57,62 @@ func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, views 
 		outside, masquerade = local, MasqueradeNode
 	}
 
-	r.add(ClusterIP, clusterIP, port, port.Port, MasqueradeForeign, inside)
-	for _, a := range ofFamily(r.service.ExternalIPs, family) {
-		r.add(ExternalIP, a, port, port.Port, masquerade, outside)
+	dropIfEmpty := func(real []ipvs.RealServer) bool { return views.Any && len(real) == 0 }
+	external := Frontend{
+		PortName: port.Name, Masquerade: masquerade, Drop: dropIfEmpty(outside),
+		Virtual: ipvs.VirtualServer{Config: r.config(), Real: outside},
 	}
+	r.add(clusterIP, port.Proto, port.Port, Frontend{
+		Kind: ClusterIP, PortName: port.Name, Masquerade: MasqueradeForeign, Drop: dropIfEmpty(inside),
+		Virtual: ipvs.VirtualServer{Config: r.config(), Real: inside},
+	})
+	for _, a := range ofFamily(r.service.ExternalIPs, family) {
+		r.add(a, port.Proto, port.Port, external.as(ExternalIP))
+	}
+	restricted := external.as(LoadBalancerIP)
+	restricted.Ranges = sourceRanges(r.service.SourceRanges, family)
 	for _, a := range ofFamily(r.service.LoadBalancerIPs, family) {
-		r.add(LoadBalancerIP, a, port, port.Port, masquerade, outside)
+		r.add(a, port.Proto, port.Port, restricted)
 	}
 	if port.NodePort == 0 {
 		return
 	}
 	for _, a := range ofFamily(r.facts.NodePorts, family) {
-		r.add(NodePort, a, port, port.NodePort, masquerade, outside)
+		r.add(a, port.Proto, port.NodePort, external.as(NodePort))
 	}
 }
 
-func (r *serviceRenderer) add(kind Kind, addr netip.Addr, port lb.ServicePort, number uint16, m Masquerade, real []ipvs.RealServer) {
-	key := ipvs.Key{Addr: addr, Port: number, Proto: ipvs.Proto(port.Proto)}
+// as returns the frontend as one of another kind.
+func (f Frontend) as(k Kind) Frontend {
+	f.Kind = k
+	return f
+}
+
+// sourceRanges returns the ranges of a family, nil if they restrict nothing: none is given, or one is all addresses.
+func sourceRanges(all []netip.Prefix, f lb.Family) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range all {
+		if lb.FamilyOf(p.Addr()) != f {
+			continue
+		}
+		if p.Bits() == 0 {
+			return nil
+		}
+		out = append(out, p)
+	}
+	slices.SortFunc(out, comparePrefix)
+	return slices.Compact(out)
+}
+
+// add enters a frontend at an address and port.
+func (r *serviceRenderer) add(addr netip.Addr, proto lb.Proto, number uint16, f Frontend) {
+	key := ipvs.Key{Addr: addr, Port: number, Proto: ipvs.Proto(proto)}
 	if r.seen[key] {
 		return // an external IP that is also a LoadBalancer IP, or a node address with the node port's number
 	}
 	r.seen[key] = true
-	r.out = append(r.out, Frontend{
-		Key:        key,
-		Kind:       kind,
-		Service:    r.service.Name,
-		PortName:   port.Name,
-		Created:    r.service.Created,
-		Virtual:    ipvs.VirtualServer{Config: r.config(), Real: real},
-		Masquerade: m,
-		VIP:        !r.facts.isLocal(addr),
-	})
+	f.Key, f.Service, f.Created, f.VIP = key, r.service.Name, r.service.Created, !r.facts.isLocal(addr)
+	r.out = append(r.out, f)
 }
 
 func (r *serviceRenderer) config() ipvs.Config {

@@ -22,6 +22,12 @@ const (
 	setVIP = "VIP"
 	// setClusterIP holds the ranges and addresses of ClusterIPs.
 	setClusterIP = "CLUSTER-IP"
+	// setRanged holds the frontends that only sources in loadBalancerSourceRanges may use; setRange holds the pairs
+	// of such a frontend and a range. A pair comes before its frontend is restricted and goes after.
+	setRanged, setRange = "RANGED", "RANGE"
+	// setNoLocal holds the frontends whose traffic policy leaves no endpoint although there are some: new connections
+	// are dropped, so that a load balancer or a client tries another node, and not refused.
+	setNoLocal = "NO-LOCAL"
 )
 
 // maxElem is the capacity of each set. ipset's own default, 65536, is 40 external IPs with 1,700 ports; memory is
@@ -50,6 +56,9 @@ func Sets(f lb.Family) []iptables.Set {
 		{setExternalLocal, iptables.HashIPPort},
 		{setVIP, iptables.HashNet},
 		{setClusterIP, iptables.HashNet},
+		{setRanged, iptables.HashIPPort},
+		{setRange, iptables.HashIPPortNet},
+		{setNoLocal, iptables.HashIPPort},
 	} {
 		out = append(out, iptables.Set{Name: setName(f, s.name), Type: s.typ, Family: fam, MaxElem: maxElem})
 	}
@@ -71,6 +80,12 @@ func keyMember(k ipvs.Key, name string) member {
 		set:   setName(lb.FamilyOf(k.Addr), name),
 		entry: iptables.Entry{Prefix: host(k.Addr), Proto: uint8(k.Proto), Port: k.Port},
 	}
+}
+
+func rangeMember(k ipvs.Key, from netip.Prefix) member {
+	m := keyMember(k, setRange)
+	m.entry.Net = from
+	return m
 }
 
 func prefixMember(p netip.Prefix, name string) member {

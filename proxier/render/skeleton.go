@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/lb"
@@ -15,6 +16,7 @@ const (
 	chainInput       = "KUBE-HOP-INPUT"
 	chainOutput      = "KUBE-HOP-OUTPUT"
 	chainForward     = "KUBE-HOP-FORWARD"
+	chainAccess      = "KUBE-HOP-ACCESS"
 	chainMarkMasq    = "KUBE-MARK-MASQ"
 	chainPostrouting = "KUBE-POSTROUTING"
 )
@@ -33,13 +35,15 @@ func sameAddress(f lb.Family) string {
 func Skeleton(f lb.Family, n lb.Node, cfg Config) iptables.Ruleset {
 	return iptables.Ruleset{
 		Family: iptables.Family(f),
-		Chains: append(natChains(f, n, cfg), filterChains(f, cfg)...),
+		Chains: slices.Concat(natChains(f, n, cfg), filterChains(f, cfg), accessChains(f)),
 		Jumps: []iptables.Jump{
 			jump("nat", "PREROUTING", chainServices, "kubernetes service portals"),
 			jump("nat", "OUTPUT", chainServices, "kubernetes service portals"),
 			jump("nat", "POSTROUTING", chainPostrouting, "kubernetes postrouting rules"),
-			jump("filter", "INPUT", chainInput, "kube-hop service guards"),
-			jump("filter", "OUTPUT", chainOutput, "kube-hop service guards"),
+			// Established connections are left alone, and pass only one rule here.
+			jumpNew("mangle", "OUTPUT", chainAccess, "kube-hop source ranges"),
+			jumpNew("filter", "INPUT", chainInput, "kube-hop service guards"),
+			jumpNew("filter", "OUTPUT", chainOutput, "kube-hop service guards"),
 			jump("filter", "FORWARD", chainForward, "kube-hop forwarding rules"),
 		},
 	}
@@ -47,6 +51,11 @@ func Skeleton(f lb.Family, n lb.Node, cfg Config) iptables.Ruleset {
 
 func jump(table, chain, target, comment string) iptables.Jump {
 	return iptables.Jump{Table: table, Chain: chain, Rule: rule("-m comment --comment %q -j %s", comment, target)}
+}
+
+// jumpNew is jump for packets that open a connection.
+func jumpNew(table, chain, target, comment string) iptables.Jump {
+	return iptables.Jump{Table: table, Chain: chain, Rule: rule("-m comment --comment %q -m conntrack --ctstate NEW -j %s", comment, target)}
 }
 
 func rule(format string, args ...any) iptables.Rule {
@@ -110,13 +119,14 @@ func filterChains(f lb.Family, cfg Config) []iptables.Chain {
 	if f == lb.IPv6 {
 		reject = "icmp6-port-unreachable"
 	}
-	guard := rule("%s -m conntrack --ctstate NEW -j %s", matchSet(f, setVIP, "dst"), chainGuard)
+	guard := rule("%s -j %s", matchSet(f, setVIP, "dst"), chainGuard)
 	return []iptables.Chain{
 		{Table: "filter", Name: chainGuard, Rules: []iptables.Rule{
 			rule("%s -j RETURN", matchSet(f, setServed, "dst,dst")),
 			rule("-j REJECT --reject-with %s", reject),
 		}},
-		{Table: "filter", Name: chainInput, Rules: []iptables.Rule{guard}},
+		{Table: "filter", Name: chainAccess, Rules: accessRules(f)},
+		{Table: "filter", Name: chainInput, Rules: []iptables.Rule{rule("-j %s", chainAccess), guard}},
 		// IPVS takes the node's own connections before this chain (LOCAL_OUT priority -98); what arrives here
 		// with a VIP as destination has no virtual server.
 		{Table: "filter", Name: chainOutput, Rules: []iptables.Rule{guard}},
@@ -124,6 +134,21 @@ func filterChains(f lb.Family, cfg Config) []iptables.Chain {
 			rule("-m mark --mark %#x/%#x -j ACCEPT", cfg.Mark(), cfg.Mark()),
 			rule("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
 		}},
+	}
+}
+
+// accessChains does for the node's own connections what filter INPUT does for those of others: IPVS takes them
+// before filter OUTPUT, at LOCAL_OUT priority -98, so the mangle table has to drop them.
+func accessChains(f lb.Family) []iptables.Chain {
+	return []iptables.Chain{{Table: "mangle", Name: chainAccess, Rules: accessRules(f)}}
+}
+
+// accessRules drop new connections from sources that a frontend is not for, and those for which the traffic policy
+// leaves no endpoint.
+func accessRules(f lb.Family) []iptables.Rule {
+	return []iptables.Rule{
+		rule("%s -m set ! --match-set %s dst,dst,src -j DROP", matchSet(f, setRanged, "dst,dst"), setName(f, setRange)),
+		rule("%s -j DROP", matchSet(f, setNoLocal, "dst,dst")),
 	}
 }
 

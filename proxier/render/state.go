@@ -6,6 +6,7 @@ import (
 
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
 )
 
 // State is what the kernel holds of ours, as far as it changes with Services. The daemon keeps one as its shadow of
@@ -13,14 +14,29 @@ import (
 type State struct {
 	IPVS ipvs.State
 	Sets iptables.SetState
+	// ranges finds the entries of the range sets by frontend.
+	ranges map[ipvs.Key][]netip.Prefix
 }
 
 // NewState returns an empty state.
 func NewState() State {
-	return State{
-		IPVS: ipvs.State{Virtual: map[ipvs.Key]ipvs.VirtualServer{}, Bound: map[netip.Prefix]netip.Addr{}},
-		Sets: iptables.SetState{},
+	return StateOf(ipvs.State{Virtual: map[ipvs.Key]ipvs.VirtualServer{}, Bound: map[netip.Prefix]netip.Addr{}}, iptables.SetState{})
+}
+
+// StateOf returns the state with these contents, which it keeps.
+func StateOf(kernel ipvs.State, sets iptables.SetState) State {
+	s := State{IPVS: kernel, Sets: sets, ranges: map[ipvs.Key][]netip.Prefix{}}
+	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
+		for e := range sets[setName(f, setRange)] {
+			k := entryKey(e)
+			s.ranges[k] = append(s.ranges[k], e.Net)
+		}
 	}
+	return s
+}
+
+func entryKey(e iptables.Entry) ipvs.Key {
+	return ipvs.Key{Addr: e.Prefix.Addr(), Port: e.Port, Proto: ipvs.Proto(e.Proto)}
 }
 
 // has reports whether a set holds an entry.
@@ -82,6 +98,18 @@ func (s State) Record(o Op) {
 }
 
 func (s State) applySet(op iptables.SetOp) {
+	if op.Entry.Net.IsValid() {
+		k := entryKey(op.Entry)
+		rest := slices.DeleteFunc(s.ranges[k], func(p netip.Prefix) bool { return p == op.Entry.Net })
+		switch {
+		case !op.Delete:
+			s.ranges[k] = append(rest, op.Entry.Net)
+		case len(rest) == 0:
+			delete(s.ranges, k)
+		default:
+			s.ranges[k] = rest
+		}
+	}
 	if op.Delete {
 		delete(s.Sets[op.Set], op.Entry)
 		return
