@@ -24,10 +24,12 @@ func (p *Proxier) Verify(ctx context.Context) render.Plan {
 	touched := p.update(ctx, batch)
 	prepared := p.prepare(ctx)
 
+	found := 0
 	state, err := p.read(ctx)
 	switch {
 	case err == nil:
 		p.countDrift(ctx, state)
+		found = len(state.IPVS.Virtual)
 		p.state = state
 		touched = []render.Touched{p.model.Everything(state)}
 	case !p.adopted:
@@ -36,7 +38,7 @@ func (p *Proxier) Verify(ctx context.Context) render.Plan {
 	}
 	done := p.apply(ctx, render.Diff(p.model, p.state, touched...), touched)
 	if !p.adopted {
-		klog.FromContext(ctx).Info("Adopted the kernel's state", "virtualServers", len(state.IPVS.Virtual),
+		klog.FromContext(ctx).Info("Adopted the kernel's state", "virtualServers", found,
 			"services", p.model.Len(), "operations", len(done), "took", p.now().Sub(start))
 	}
 	p.adopted = true
