@@ -99,8 +99,7 @@ func Diff(m *Model, st State, touched ...Touched) Plan {
 			d.key(k)
 		}
 	}
-	slices.SortStableFunc(d.plan, func(a, b Op) int { return int(a.Phase) - int(b.Phase) })
-	return d.plan
+	return slices.Concat(d.phases[:]...)
 }
 
 // differ collects the operations of one Diff.
@@ -109,7 +108,7 @@ type differ struct {
 	state   State
 	service lb.Name
 	seen    map[netip.Prefix]bool
-	plan    Plan
+	phases  [PhaseDisallow + 1]Plan
 }
 
 // member adds or deletes a set entry if the state differs from what is wanted.
@@ -117,12 +116,12 @@ func (d *differ) member(o Op, m member, want bool, add, remove Phase) {
 	if d.state.has(m) == want {
 		return
 	}
-	o.Phase = add
-	if !want {
-		o.Phase = remove
-	}
 	o.Set = m.op(!want)
-	d.plan = append(d.plan, o)
+	if want {
+		d.plan(o, add)
+	} else {
+		d.plan(o, remove)
+	}
 }
 
 // prefix plans the guard and the binding of an address or range.
@@ -150,8 +149,13 @@ func (d *differ) prefix(p netip.Prefix) {
 }
 
 func (d *differ) ipvs(o Op, phase Phase, op ipvs.Op) {
-	o.Phase, o.IPVS = phase, &op
-	d.plan = append(d.plan, o)
+	o.IPVS = &op
+	d.plan(o, phase)
+}
+
+func (d *differ) plan(o Op, phase Phase) {
+	o.Phase = phase
+	d.phases[phase] = append(d.phases[phase], o)
 }
 
 // key plans one frontend: its set entries and its virtual server.
