@@ -1,0 +1,47 @@
+package testbed
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Metrics reads a Prometheus endpoint as the host sees it, such as http://127.0.0.1:10249/metrics, and returns the
+// sum of every series of each metric name.
+func (h *Host) Metrics(ctx context.Context, url string) (map[string]float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of %s: %w", h.Name, err)
+	}
+	resp, err := h.HTTP().Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of %s: %w", h.Name, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("metrics of %s: %s", h.Name, resp.Status)
+	}
+	sums := map[string]float64{}
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		line := lines.Text()
+		end := strings.LastIndexByte(line, ' ')
+		if end < 0 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, _, _ := strings.Cut(line[:end], "{")
+		if v, err := strconv.ParseFloat(line[end+1:], 64); err == nil {
+			sums[name] += v
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("metrics of %s: %w", h.Name, err)
+	}
+	return sums, nil
+}
