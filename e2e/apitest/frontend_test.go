@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -19,6 +18,10 @@ import (
 
 // requests bounds how many requests are sent to see every pod answer; round robin needs far fewer.
 const requests = 40
+
+// slow is when the requests to one frontend get a line in the log: a first packet that was lost costs a second, and is
+// not a loss to the client.
+const slow = time.Second
 
 // at returns the addresses with the port.
 func at(port uint16, addrs ...netip.Addr) []netip.AddrPort {
@@ -149,33 +152,31 @@ func (c *cluster) askAll(t *testing.T, frontends []netip.AddrPort, pods ...*test
 	}
 	for _, f := range frontends {
 		for _, client := range c.clients() {
-			if err := ask(t.Context(), client, f, pods); err != nil {
+			tally := ask(t.Context(), client, f, pods)
+			if err := tally.Err(); err != nil {
 				t.Errorf("%s to %s: %v", client, f, err)
+			}
+			if tally.Took > slow {
+				t.Logf("%s to %s: %d requests took %s", client, f, tally.N, tally.Took)
 			}
 		}
 	}
 }
 
-// ask sends requests until every pod has answered. Every request must be answered, by one of the pods.
-func ask(ctx context.Context, client *testbed.Host, dst netip.AddrPort, pods []*testbed.Host) error {
-	missing := map[string]bool{}
-	for _, p := range pods {
-		missing[p.Name] = true
-	}
-	known := maps.Clone(missing)
+// ask sends requests until every pod has answered. Every request must be answered, by one of the pods; the tally ends
+// with the first that is not.
+func ask(ctx context.Context, client *testbed.Host, dst netip.AddrPort, pods []*testbed.Host) (tally testbed.Tally) {
 	for range requests {
 		a, err := client.Ask(ctx, testbed.TCP, dst)
-		switch {
-		case err != nil:
-			return fmt.Errorf("lost a request: %w", err)
-		case !known[a.Pod]:
-			return fmt.Errorf("answered by %s, want only %v", a.Pod, pods)
+		if err == nil && !slices.ContainsFunc(pods, func(p *testbed.Host) bool { return p.Name == a.Pod }) {
+			err = fmt.Errorf("answered by %s, want only %v", a.Pod, pods)
 		}
-		if delete(missing, a.Pod); len(missing) == 0 {
-			return nil
+		if tally.Add(a, err); err != nil || len(tally.Pods) == len(pods) {
+			return tally
 		}
 	}
-	return fmt.Errorf("no answer from %v in %d requests", slices.Collect(maps.Keys(missing)), requests)
+	tally.Errors = append(tally.Errors, fmt.Errorf("answers only from %v in %d requests, want %v", tally.Pods, requests, pods))
+	return tally
 }
 
 // getStatus returns the status of the URL, as seen from h.

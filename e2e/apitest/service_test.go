@@ -81,7 +81,7 @@ func recreate(t *testing.T, c *cluster, svc *corev1.Service) {
 	c.disappears(t, internal, testbed.ErrRefused)
 
 	other := newService(svc.Name, corev1.ServiceTypeClusterIP)
-	other.Spec.ClusterIPs = []string{"10.96.200.77", "fd96::7:77"}
+	other.Spec.ClusterIPs = []string{"10.96.200.77", "fd96::7777"}
 	other.Spec.ClusterIP = other.Spec.ClusterIPs[0]
 	moved := clusterIPs(t, c.apply(t, other))
 	for _, f := range moved {
