@@ -1,0 +1,106 @@
+//go:build e2e && linux
+
+package suite
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/kube-hop/kube-hop/e2e/testbed"
+)
+
+// TestFrontends: every kind of client reaches all endpoints in turn at every kind of frontend, by every protocol and
+// family, and the pods see the source that they must.
+func TestFrontends(t *testing.T) {
+	c := shared(t)
+	m := newService("frontends", 1, c.A2, c.B2)
+	c.apply(t, m)
+	for _, proto := range protos {
+		for _, cl := range c.clients() {
+			for _, f := range m.frontends(cl.via) {
+				t.Run(fmt.Sprintf("%s %s to %s", proto, cl.host, f), func(t *testing.T) {
+					c.askEvenly(t, cl, proto, f, "a2", "b2")
+				})
+			}
+		}
+	}
+}
+
+// askEvenly asks twice as often as there are pods; round robin must reach each of them twice.
+func (c *cluster) askEvenly(t *testing.T, cl client, proto testbed.Proto, f frontend, pods ...string) {
+	t.Helper()
+	reached := map[string]int{}
+	for range 2 * len(pods) {
+		a, err := cl.host.Ask(t.Context(), proto, f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reached[a.Pod]++
+		if want := cl.peers(f, c.Host(a.Pod)); !slices.Contains(want, a.Peer.Addr()) {
+			t.Errorf("%s saw %s as its client, want one of %v", a.Pod, a.Peer.Addr(), want)
+		}
+	}
+	want := map[string]int{}
+	for _, p := range pods {
+		want[p] = 2
+	}
+	if err := sameMap(reached, want); err != nil {
+		t.Error("answers by pod: ", err)
+	}
+}
+
+// TestHairpin: a pod that is the only endpoint reaches itself, and is not told apart from others by its address;
+// nobody else loses theirs.
+func TestHairpin(t *testing.T) {
+	c := shared(t)
+	m := newService("hairpin", 2, c.A1)
+	c.apply(t, m)
+	for _, proto := range protos {
+		for _, f := range m.frontends(c.N1) {
+			for _, cl := range []client{{c.A1, c.N1}, {c.A2, c.N1}} {
+				t.Run(fmt.Sprintf("%s %s to %s", proto, cl.host, f), func(t *testing.T) {
+					a, err := cl.host.Ask(t.Context(), proto, f.addr)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if want := cl.peers(f, c.A1); a.Pod != "a1" || !slices.Contains(want, a.Peer.Addr()) {
+						t.Errorf("answered by %s, which saw %s; want a1, which sees one of %v", a.Pod, a.Peer, want)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestNoEndpoints: a Service without endpoints refuses at once, and answers as soon as it has one.
+func TestNoEndpoints(t *testing.T) {
+	c := shared(t)
+	m := newService("empty", 3)
+	c.apply(t, m)
+	each := func(t *testing.T, check func(err error) error) {
+		t.Helper()
+		for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} { // SCTP sockets ignore refusals
+			for _, cl := range c.clients() {
+				for _, f := range m.frontends(cl.via) {
+					_, err := cl.host.Ask(t.Context(), proto, f.addr)
+					if err := check(err); err != nil {
+						t.Errorf("%s %s to %s: %v", proto, cl.host, f, err)
+					}
+				}
+			}
+		}
+	}
+	t.Run("refused", func(t *testing.T) { each(t, refused) })
+	c.apply(t, m.withPods(c.A2))
+	t.Run("answered", func(t *testing.T) { each(t, func(err error) error { return err }) })
+}
+
+// refused reports an error unless the request was refused.
+func refused(err error) error {
+	if errors.Is(err, testbed.ErrRefused) {
+		return nil
+	}
+	return fmt.Errorf("%v, want refused", err)
+}
