@@ -40,28 +40,43 @@ type node struct {
 	daemon *testbed.Proc // nil while none runs
 }
 
-// options of a cluster. The zero value is two nodes with two pods each.
+// options of a cluster. The zero value is two nodes with two pods each, whose daemons do not verify the kernel's
+// state while a test lasts: in an emulated guest that takes seconds, in which a change has to wait.
 type options struct {
-	nodes []testbed.NodeSpec
-	args  []string // further flags of the daemons
+	nodes  []testbed.NodeSpec
+	args   []string          // further flags of the daemons
+	before func(*node) error // runs on each node before its daemon starts
 }
 
 // oneNode is enough for tests of what a daemon does to its own kernel.
 var oneNode = []testbed.NodeSpec{{Name: "n1", Pods: []string{"a1", "a2"}}}
 
-// sharedCluster is what shared returns; TestMain closes it.
-var sharedCluster = sync.OnceValues(func() (*cluster, error) {
-	return newCluster(context.Background(), options{})
-})
+// common is a cluster that tests share. It is built when the first of them asks for it.
+type common struct {
+	build func() (*cluster, error)
+	used  bool
+}
 
-var sharedUsed bool
+var (
+	twoNodes = common{build: sync.OnceValues(func() (*cluster, error) {
+		return newCluster(context.Background(), options{})
+	})}
+	quickNode = common{build: sync.OnceValues(func() (*cluster, error) {
+		return newCluster(context.Background(), options{nodes: oneNode, args: []string{
+			"--ipvs-sync-period", quickPeriod.String(), "--ipvs-scheduler", "wlc",
+		}})
+	})}
+)
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if sharedUsed {
-		if c, err := sharedCluster(); err == nil {
+	for _, s := range []*common{&twoNodes, &quickNode} {
+		if !s.used {
+			continue
+		}
+		if c, err := s.build(); err == nil {
 			if err := c.close(); err != nil {
-				fmt.Fprintln(os.Stderr, "closing the shared cluster:", err)
+				fmt.Fprintln(os.Stderr, "closing a shared cluster:", err)
 				code = max(code, 1)
 			}
 		}
@@ -69,18 +84,23 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// shared returns the cluster that tests have in common.
-func shared(t *testing.T) *cluster {
+func (s *common) use(t *testing.T) *cluster {
 	t.Helper()
 	require(t)
-	sharedUsed = true
-	c, err := sharedCluster()
+	s.used = true
+	c, err := s.build()
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.reportLogs(t)
 	return c
 }
+
+// shared returns the cluster of two nodes that tests have in common.
+func shared(t *testing.T) *cluster { t.Helper(); return twoNodes.use(t) }
+
+// quick returns the cluster of one node whose daemon verifies the kernel's state every quickPeriod.
+func quick(t *testing.T) *cluster { t.Helper(); return quickNode.use(t) }
 
 // fresh returns a cluster for this test alone.
 func fresh(t *testing.T, o options) *cluster {
@@ -143,7 +163,7 @@ func newCluster(ctx context.Context, o options) (_ *cluster, err error) {
 			err = errors.Join(err, c.close())
 		}
 	}()
-	if c.Bed, err = testbed.New(ctx, testbed.Options{Nodes: o.nodes}); err != nil {
+	if c.Bed, err = testbed.New(ctx, testbed.Options{Nodes: o.nodes, Timeout: 5 * time.Second}); err != nil {
 		return nil, err
 	}
 	if c.dir, err = os.MkdirTemp("", "kube-hop-suite-"); err != nil {
@@ -170,6 +190,11 @@ func newCluster(ctx context.Context, o options) (_ *cluster, err error) {
 		return nil, err
 	}
 	for _, n := range c.nodes {
+		if o.before != nil {
+			if err := o.before(n); err != nil {
+				return nil, err
+			}
+		}
 		if err := n.start(ctx); err != nil {
 			return nil, err
 		}

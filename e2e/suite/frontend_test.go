@@ -64,7 +64,9 @@ func (m *manifest) vips(port uint16) []frontend {
 }
 
 // at returns the ClusterIP of a family with port 80.
-func (m *manifest) at(family int) netip.AddrPort { return netip.AddrPortFrom(m.addr(clusterIP, family), 80) }
+func (m *manifest) at(family int) netip.AddrPort {
+	return netip.AddrPortFrom(m.addr(clusterIP, family), 80)
+}
 
 // key returns the frontend's virtual server.
 func (f frontend) key(p testbed.Proto) ipvs.Key { return keyOf(p, f.addr) }

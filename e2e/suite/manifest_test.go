@@ -16,6 +16,8 @@ import (
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
+type endpointPorts = []discoveryv1.EndpointPort
+
 // manifest is a Service and its slices, written to one file.
 type manifest struct {
 	corev1.Service
@@ -53,7 +55,7 @@ func newService(name string, number int, pods ...*testbed.Host) *manifest {
 func (m *manifest) withPods(pods ...*testbed.Host) *manifest {
 	m.Slices = nil
 	for _, family := range []int{4, 6} {
-		var ports []discoveryv1.EndpointPort
+		var ports endpointPorts
 		for _, p := range protos {
 			ports = append(ports, endpointPort(portName(p), p, podPort))
 		}
@@ -63,7 +65,7 @@ func (m *manifest) withPods(pods ...*testbed.Host) *manifest {
 }
 
 // slice returns a slice of the Service that is not yet part of it.
-func (m *manifest) slice(name string, family int, ports []discoveryv1.EndpointPort, pods ...*testbed.Host) *discoveryv1.EndpointSlice {
+func (m *manifest) slice(name string, family int, ports endpointPorts, pods ...*testbed.Host) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
 		TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
 		ObjectMeta: metav1.ObjectMeta{
@@ -90,7 +92,9 @@ func endpointPort(name string, proto testbed.Proto, number int32) discoveryv1.En
 	return discoveryv1.EndpointPort{Name: &name, Protocol: new(corev1.Protocol(proto)), Port: &number}
 }
 
-func portName(p testbed.Proto) string { return map[testbed.Proto]string{"TCP": "t", "UDP": "u", "SCTP": "s"}[p] }
+func portName(p testbed.Proto) string {
+	return map[testbed.Proto]string{"TCP": "t", "UDP": "u", "SCTP": "s"}[p]
+}
 
 // text returns the file.
 func (m *manifest) text() string {
