@@ -195,7 +195,12 @@ func newCluster(ctx context.Context, o options) (_ *cluster, err error) {
 				return nil, err
 			}
 		}
-		if err := n.start(ctx); err != nil {
+		if err := n.launch(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range c.nodes {
+		if err := n.awaitStart(); err != nil {
 			return nil, err
 		}
 	}

@@ -29,23 +29,29 @@ const quickPeriod = 2 * time.Second
 // startLimit is how long a daemon may take to be of service, in a slow guest.
 const startLimit = 60 * time.Second
 
-// start starts the node's daemon and waits until it is healthy, that is: until its first sync is over.
-func (n *node) start(ctx context.Context) (err error) {
+// launch starts the node's daemon.
+func (n *node) launch(ctx context.Context) (err error) {
 	args := append([]string{
 		"run", "--from", n.folder, "--hostname-override", n.Name, "--cluster-cidr", "10.244.0.0/16,fd24::/48",
 		"--ipvs-sync-period", "10m", "--ipvs-min-sync-period", "10ms", "-v", "2",
 	}, n.args...)
 	n.daemon, err = n.Start(ctx, os.Getenv("KUBE_HOP"), args, n.folder+".log")
-	if err != nil {
-		return err
-	}
-	return await(startLimit, func() error {
+	return err
+}
+
+// awaitStart waits until the daemon is healthy, that is: until its first sync is over.
+func (n *node) awaitStart() error {
+	err := await(startLimit, func() error {
 		code, body, err := n.get(healthURL + "/healthz")
 		if err == nil && code != http.StatusOK {
 			err = fmt.Errorf("healthz of %s: %d: %s", n, code, body)
 		}
 		return err
 	})
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, n.daemon.Tail(25))
+	}
+	return err
 }
 
 // stop ends the daemon by a signal: SIGTERM must give exit status 0.

@@ -51,7 +51,7 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	// The kernel keeps a closed connection for some time: 10 s after a reset.
-	eventually(t, startLimit, func() error {
+	err := await(startLimit, func() error {
 		var errs []error
 		for _, h := range held {
 			want := map[string]int{endpoint(c.A2, h.f.addr, podPort): 1}
@@ -61,6 +61,9 @@ func TestDrain(t *testing.T) {
 		}
 		return errors.Join(errs...)
 	})
+	if err != nil {
+		t.Errorf("%v\nconnections that the kernel still knows:\n%s", err, c.nodes[0].run(t, "ipvsadm", "-Lnc"))
+	}
 }
 
 // heldStream is a connection of a1 that is kept. Its port is chosen here, as that of further ones, because connections

@@ -65,7 +65,10 @@ func TestRestart(t *testing.T) {
 // restart starts a node's daemon again.
 func (c *cluster) restart(t *testing.T, n *node) {
 	t.Helper()
-	if err := n.start(context.WithoutCancel(t.Context())); err != nil { // it outlives the subtest
+	if err := n.launch(context.WithoutCancel(t.Context())); err != nil { // it outlives the subtest
+		t.Fatal(err)
+	}
+	if err := n.awaitStart(); err != nil {
 		t.Fatal(err)
 	}
 }

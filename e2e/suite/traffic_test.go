@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -83,24 +84,29 @@ func TestNoEndpoints(t *testing.T) {
 	c.apply(t, m)
 	each := func(t *testing.T, check func(cl client, err error) error) {
 		t.Helper()
-		for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} { // SCTP sockets ignore refusals
-			for _, cl := range c.clients() {
-				for _, f := range m.frontends(cl.via) {
-					_, err := cl.host.Ask(t.Context(), proto, f.addr)
-					if err := check(cl, err); err != nil {
-						t.Errorf("%s %s to %s: %v", proto, cl.host, f, err)
+		var wg sync.WaitGroup // side by side: the node's own connects are refused only after a second, see refused
+		for _, cl := range c.clients() {
+			for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} { // SCTP sockets ignore refusals
+				wg.Go(func() {
+					for _, f := range m.frontends(cl.via) {
+						_, err := cl.host.Ask(t.Context(), proto, f.addr)
+						if err := check(cl, err); err != nil {
+							t.Errorf("%s %s to %s: %v", proto, cl.host, f, err)
+						}
 					}
-				}
+				})
 			}
 		}
+		wg.Wait()
 	}
 	t.Run("refused", func(t *testing.T) { each(t, refused) })
 	c.apply(t, m.withPods(c.A2))
 	t.Run("answered", func(t *testing.T) { each(t, func(_ client, err error) error { return err }) })
 }
 
-// refused reports an error unless the request was refused. A node's own datagram is refused before it is sent; the
-// socket then says EPERM, as with any rule that rejects in OUTPUT.
+// refused reports an error unless the request was refused. A node's own packet is refused before it is sent, as by
+// any rule that rejects in OUTPUT: a datagram's socket then says EPERM, and a TCP socket, which is locked while it
+// sends, takes note only of what happens to its second SYN.
 func refused(cl client, err error) error {
 	if errors.Is(err, testbed.ErrRefused) || cl.host == cl.via && errors.Is(err, unix.EPERM) {
 		return nil
