@@ -50,10 +50,15 @@ func TestDrain(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// The kernel keeps a closed connection for some time: 10 s after a reset.
+	// The kernel keeps a closed connection for some time, TCP for 10 s after a reset. SCTP is left out: on Linux 6.12
+	// closed associations were still listed, as CLOSED with 0 s left, more than a minute later, so that only
+	// --ipvs-drain-timeout ends their draining.
 	err := await(startLimit, func() error {
 		var errs []error
 		for _, h := range held {
+			if h.proto == testbed.SCTP {
+				continue
+			}
 			want := map[string]int{endpoint(c.A2, h.f.addr, podPort): 1}
 			if err := sameMap(c.nodes[0].weights(t, h.proto, h.f.addr), want); err != nil {
 				errs = append(errs, fmt.Errorf("%s %s: %w", h.proto, h.f, err))
