@@ -75,7 +75,7 @@ func (d *daemon) until(t *testing.T, begin time.Time, every time.Duration, try f
 // untilServes waits until the daemon says that all Services are in the kernel, and returns the time since its start.
 func (d *daemon) untilServes(t *testing.T, services int) time.Duration {
 	t.Helper()
-	return d.until(t, d.begin, 100*time.Millisecond, func() error {
+	return d.until(t, d.begin, 250*time.Millisecond, func() error {
 		m, err := d.c.node.Metrics(t.Context(), metricsURL)
 		switch {
 		case err != nil:

@@ -143,7 +143,7 @@ func (d *daemon) removeServices(t *testing.T, r *report, n int) {
 		t.Fatal(err)
 	}
 	r.add(fmt.Sprintf("%d Services deleted in the API server", removed), time.Since(begin))
-	d.until(t, begin, 10*time.Millisecond, func() error {
+	d.until(t, begin, 100*time.Millisecond, func() error {
 		m, err := d.c.node.Metrics(t.Context(), metricsURL)
 		if got := int(m["kubehop_services"]); err == nil && got != n-removed+1 {
 			err = fmt.Errorf("%d services", got)

@@ -19,6 +19,8 @@ func (h *Host) Metrics(ctx context.Context, url string) (map[string]float64, err
 	if err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", h.Name, err)
 	}
+	// Packing the text would cost the process more than gathering it, and be part of what is measured.
+	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := h.HTTP().Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", h.Name, err)
