@@ -72,7 +72,7 @@ func (a *API) Run(ctx context.Context, sink lb.Sink) error {
 		checkers = append(checkers, w.registration.HasSyncedChecker())
 		wg.Go(func() { w.informer.RunWithContext(ctx) })
 	}
-	ranges := newRangeWatch(a, sink)
+	ranges := newRangeWatch(a, sink, checkers)
 	checkers = append(checkers, ranges)
 	wg.Go(func() { ranges.run(ctx) })
 

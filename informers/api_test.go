@@ -191,20 +191,28 @@ func TestAPIServiceCIDRsUnavailable(t *testing.T) {
 	}
 }
 
-// While nobody answers, nothing says that there are no ranges.
+// While nobody answers, nothing says that there are no ranges; nor does a server that has just started, and forbids
+// everything until it has read its roles.
 func TestAPIUnreachableThenReachable(t *testing.T) {
-	var fixed atomic.Bool
-	apiTest(t, func(client *fake.Clientset) {
-		client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return !fixed.Load(), nil, errors.New("connection refused")
+	for name, err := range map[string]error{
+		"refused":   errors.New("connection refused"),
+		"forbidden": apierrors.NewForbidden(schema.GroupResource{Resource: "anything"}, "", errors.New("roles not read yet")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var fixed atomic.Bool
+			apiTest(t, func(client *fake.Clientset) {
+				client.PrependReactor("list", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+					return !fixed.Load(), nil, err
+				})
+			}, func(t *testing.T, _ *fake.Clientset, r *recorder, _ *problemLog) {
+				time.Sleep(10 * time.Second) // virtual
+				r.expectSettled(t, "cidrs []", "node node-1[]")
+				fixed.Store(true)
+				time.Sleep(5 * time.Minute)
+				r.expectSettled(t, "cidrs [10.96.0.0/12]", "set default/web", "synced")
+			}, webService(), webCIDR("kubernetes", "10.96.0.0/12"))
 		})
-	}, func(t *testing.T, _ *fake.Clientset, r *recorder, _ *problemLog) {
-		time.Sleep(10 * time.Second) // virtual
-		r.expectSettled(t, "cidrs []", "node node-1[]")
-		fixed.Store(true)
-		time.Sleep(5 * time.Minute)
-		r.expectSettled(t, "cidrs [10.96.0.0/12]", "set default/web", "synced")
-	}, webService(), webCIDR("kubernetes", "10.96.0.0/12"))
+	}
 }
 
 func TestAPISyncedAfterEveryKind(t *testing.T) {

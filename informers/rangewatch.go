@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,13 +36,16 @@ const (
 type rangeWatch struct {
 	api  *API
 	sink lb.Sink
+	// others are the watches that must sync in any case. Ranges are asked for after them, so that a refusal means
+	// something: an API server that has just started forbids everything until it has read its roles.
+	others []cache.DoneChecker
 
 	decide sync.Once
 	done   chan struct{}
 }
 
-func newRangeWatch(a *API, sink lb.Sink) *rangeWatch {
-	return &rangeWatch{api: a, sink: sink, done: make(chan struct{})}
+func newRangeWatch(a *API, sink lb.Sink, others []cache.DoneChecker) *rangeWatch {
+	return &rangeWatch{api: a, sink: sink, others: slices.Clone(others), done: make(chan struct{})}
 }
 
 // Name says what is waited for.
@@ -54,7 +58,7 @@ func (w *rangeWatch) decided() { w.decide.Do(func() { close(w.done) }) }
 
 // run returns when ctx ended and the informer, if it was started, too.
 func (w *rangeWatch) run(ctx context.Context) {
-	if !w.waitAvailable(ctx) {
+	if !cache.WaitFor(ctx, "", w.others...) || !w.waitAvailable(ctx) {
 		return
 	}
 	logger := klog.FromContext(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 
@@ -14,8 +15,12 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 )
 
-// Dump implements ipvs.Table: one request for all virtual servers, one for the real servers of each, and one per
-// address family for the bound prefixes.
+// procFrom is the number of virtual servers from which Dump reads all real servers at once from /proc/net/ip_vs in
+// place of one request for each. It costs a fraction, but does not show connection thresholds that others have set.
+const procFrom = 500
+
+// Dump implements ipvs.Table: one request for all virtual servers, one for the real servers of each (or one file for
+// all), and one per address family for the bound prefixes.
 func (t *Table) Dump(ctx context.Context) (ipvs.State, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -39,10 +44,15 @@ func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServe
 		return nil, fmt.Errorf("dump virtual servers: %w", err)
 	}
 	virtual := make(map[ipvs.Key]ipvs.VirtualServer, len(services))
+	known := t.readProc(len(services))
 	for _, s := range services {
 		k, config, err := fromService(s)
 		if err != nil {
 			return nil, fmt.Errorf("dump virtual servers: %w", err)
+		}
+		if list, ok := known[k]; ok {
+			virtual[k] = ipvs.VirtualServer{Config: config, Real: list}
+			continue
 		}
 		// One that was deleted meanwhile has no real servers: the kernel's answer is empty, not an error.
 		list, err := t.dumpReal(ctx, s)
@@ -52,6 +62,22 @@ func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServe
 		virtual[k] = ipvs.VirtualServer{Config: config, Real: list}
 	}
 	return virtual, nil
+}
+
+// readProc returns the real servers that /proc shows, nil if it is not worth it or not to be had: then each virtual
+// server is asked for, so that nothing is lost by not having it.
+func (t *Table) readProc(services int) map[ipvs.Key][]ipvs.RealServer {
+	if t.proc == nil || services < t.procFrom {
+		return nil
+	}
+	if _, err := t.proc.Seek(0, io.SeekStart); err != nil {
+		return nil
+	}
+	known, err := parseProc(t.proc)
+	if err != nil {
+		return nil
+	}
+	return known
 }
 
 func (t *Table) dumpReal(ctx context.Context, s *libipvs.Service) ([]ipvs.RealServer, error) {

@@ -114,6 +114,19 @@ func TestKernelConformance(t *testing.T) {
 	})
 }
 
+// The faster way to dump, which large nodes take, must say the same.
+func TestKernelConformanceByProc(t *testing.T) {
+	needKernel(t)
+	ipvstest.Conformance(t, func(t *testing.T) ipvs.Table {
+		t.Helper()
+		n := newNode(t)
+		if n.SetProcFrom(0); !n.HasProc() {
+			t.Fatal("/proc/net/ip_vs cannot be read")
+		}
+		return n
+	})
+}
+
 func bind(prefix string, source netip.Addr) ipvs.Op {
 	return ipvs.Op{Verb: ipvs.Bind, Prefix: netip.MustParsePrefix(prefix), Source: source}
 }

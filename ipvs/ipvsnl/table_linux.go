@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 
@@ -31,6 +32,10 @@ type Table struct {
 	device string
 	ns     netns.NsHandle // not open when Options.Netns was empty
 
+	// proc is /proc/net/ip_vs of the namespace; nil where it cannot be had. procFrom is the constant of that name.
+	proc     *os.File
+	procFrom int
+
 	mu     sync.Mutex // one request at a time: answers on a socket carry no more than a sequence number
 	vs     *libipvs.Handle
 	routes *netlink.Handle
@@ -44,7 +49,7 @@ func Open(opts Options) (*Table, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	t := &Table{device: cmp.Or(opts.Device, DefaultDevice), ns: netns.None()}
+	t := &Table{device: cmp.Or(opts.Device, DefaultDevice), ns: netns.None(), procFrom: procFrom}
 	if err := t.open(opts.Netns); err != nil {
 		t.Close()
 		return nil, fmt.Errorf("open the IPVS table: %w", err)
@@ -71,7 +76,28 @@ func (t *Table) open(path string) (err error) {
 	if t.vs, err = libipvs.New(path); err != nil {
 		return fmt.Errorf("generic netlink: %w", err)
 	}
+	t.proc = openProc(t.ns)
 	return nil
+}
+
+// openProc opens /proc/net/ip_vs of a network namespace, the calling thread's if ns is not open. The file belongs to
+// the namespace of the thread that opens it, as sockets do. It is nil if that fails: Dump is then slower.
+func openProc(ns netns.NsHandle) *os.File {
+	const path = "/proc/thread-self/net/ip_vs"
+	if !ns.IsOpen() {
+		f, _ := os.Open(path)
+		return f
+	}
+	opened := make(chan *os.File)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine, and its namespace with it
+		var f *os.File
+		if netns.Set(ns) == nil {
+			f, _ = os.Open(path)
+		}
+		opened <- f
+	}()
+	return <-opened
 }
 
 // Close closes the sockets. The state in the kernel stays.
@@ -83,6 +109,9 @@ func (t *Table) Close() {
 	}
 	if t.routes != nil {
 		t.routes.Close()
+	}
+	if t.proc != nil {
+		_ = t.proc.Close() // it was only read
 	}
 	if t.ns.IsOpen() {
 		_ = t.ns.Close() // nothing was written through it
