@@ -20,7 +20,7 @@ const (
 )
 
 // schedulers are the kernel's (net/netfilter/ipvs/ip_vs_*.c, Linux 6.12).
-var schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"}
+var schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"} //nolint:gochecknoglobals // a constant table
 
 // Config checks the flags and returns the configuration, or every problem found, each with the flag, its value and
 // what is allowed.

@@ -263,7 +263,7 @@ func (d *decoder) decodeError(doc int, object string, err error) {
 
 // typeName says what a field takes in the words of JSON.
 func typeName(t reflect.Type) string {
-	switch t.Kind() { //nolint:exhaustive // the others print as they are
+	switch t.Kind() {
 	case reflect.Struct, reflect.Map:
 		return "an object"
 	case reflect.Slice:

@@ -86,14 +86,14 @@ func splitJSON(data []byte) (docs []document, bad document, err error) {
 		}
 		doc := document{number: n, line: at, data: raw}
 		if err != nil {
-			return docs, doc, err
+			return docs, doc, err //nolint:wrapcheck // the caller adds file and document
 		}
 		docs = append(docs, doc)
 	}
 }
 
 // yamlLine is how the YAML package names a place.
-var yamlLine = regexp.MustCompile(`^(yaml: )?line (\d+): `) //nolint:gochecknoglobals // compiled once
+var yamlLine = regexp.MustCompile(`^(yaml: )?line (\d+): `)
 
 // yamlErrors turns an error of the YAML package into one text per problem, with lines counted from the start of the
 // file.

@@ -20,7 +20,7 @@ const (
 	Unbind
 )
 
-var verbs = [...]string{
+var verbs = [...]string{ //nolint:gochecknoglobals // a constant table
 	AddVirtual: "add virtual server", EditVirtual: "edit virtual server", DeleteVirtual: "delete virtual server",
 	AddReal: "add real server", EditReal: "edit real server", DeleteReal: "delete real server",
 	Bind: "bind", Unbind: "unbind",

@@ -52,14 +52,14 @@ type renderOutput struct {
 	json, rules   bool
 }
 
-func renderFolder(_ context.Context, c config.Config, o renderOutput) error {
+func renderFolder(ctx context.Context, c config.Config, o renderOutput) error {
 	snapshot, fileProblems, err := informers.LoadFolder(c.From, c.Proxier.NodeName)
 	if err != nil {
 		return err
 	}
 	tracker := proxier.NewTracker(time.Now)
 	snapshot.Feed(tracker)
-	state, node := proxier.Render(tracker, c.Proxier)
+	state, node := proxier.Render(ctx, tracker, c.Proxier)
 	if err := o.print(state, node, c); err != nil {
 		return err
 	}

@@ -145,10 +145,12 @@ func serve(ctx context.Context, addr netip.AddrPort, h http.Handler) error {
 	listener, err := config.Listen(ctx, "tcp", addr.String())
 	for ; err != nil && ctx.Err() == nil; listener, err = config.Listen(ctx, "tcp", addr.String()) {
 		klog.FromContext(ctx).Error(err, "Address is taken; it will be tried again", "address", addr, "retryIn", bindRetry)
+		retry := time.NewTimer(bindRetry)
 		select {
 		case <-ctx.Done():
+			retry.Stop()
 			return nil
-		case <-time.After(bindRetry):
+		case <-retry.C:
 		}
 	}
 	if err != nil {

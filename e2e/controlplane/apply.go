@@ -44,11 +44,11 @@ func SetLoadBalancerIPs(
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		svc, err := services.Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
-			return err //nolint:wrapcheck // RetryOnConflict wants it as it is
+			return err
 		}
 		svc.Status.LoadBalancer.Ingress = ingress
 		_, err = services.UpdateStatus(ctx, svc, metav1.UpdateOptions{})
-		return err //nolint:wrapcheck // as above
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("set load balancer of service %s/%s: %w", namespace, name, err)
@@ -102,7 +102,7 @@ func apply[T object[T]](ctx context.Context, w writer[T], want T) (got T, err er
 			want.SetResourceVersion(current.GetResourceVersion())
 			got, err = w.Update(ctx, want, metav1.UpdateOptions{})
 		}
-		return err //nolint:wrapcheck // RetryOnConflict wants it as it is
+		return err
 	})
 	if err != nil {
 		return got, fmt.Errorf("apply %T %s/%s: %w", want, want.GetNamespace(), want.GetName(), err)

@@ -56,7 +56,7 @@ func newClient(kubeconfig, netns string) (kubernetes.Interface, error) {
 			err = inNetns(netns, func() error {
 				dialled, err := new(net.Dialer).DialContext(ctx, network, address)
 				conn = dialled
-				return err //nolint:wrapcheck // net.OpError already says what was dialled
+				return err
 			})
 			return conn, err
 		}

@@ -56,7 +56,7 @@ func startProcess(ctx context.Context, cmd command) (*process, error) {
 func (p *process) run(started chan<- error) {
 	err := inNetns(p.cmd.netns, func() error {
 		if err := p.exec.Start(); err != nil {
-			return err //nolint:wrapcheck // startProcess wraps it
+			return err
 		}
 		started <- nil
 		p.err = p.exec.Wait()

@@ -36,15 +36,6 @@ func (c *cluster) put(t *testing.T, name, text string) {
 	t.Cleanup(func() { c.drop(t, name) })
 }
 
-// remove takes manifests away and waits until that is in force.
-func (c *cluster) remove(t *testing.T, ms ...*manifest) {
-	t.Helper()
-	for _, m := range ms {
-		c.drop(t, m.Name)
-	}
-	c.settle(t)
-}
-
 // drop deletes a file of every node, if it is there, without waiting.
 func (c *cluster) drop(t *testing.T, name string) {
 	t.Helper()

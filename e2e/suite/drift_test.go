@@ -24,7 +24,8 @@ iptables -A FOREIGN -m set --match-set FOREIGN src -j DROP
 iptables -A INPUT -j FOREIGN
 `
 
-// TestDrift: what others destroy of ours is put right within one period of verification, and counted.
+// TestDrift: what others destroy of ours is put right by the next verification, and counted. That it comes
+// once a period is tested with a clock of its own, in package proxier; here the deadlines are those of a slow machine.
 func TestDrift(t *testing.T) {
 	c := quick(t)
 	n1 := c.nodes[0]

@@ -42,7 +42,7 @@ func dial() (*conn, error) {
 	return &conn{fd: fd, buf: make([]byte, receiveSize)}, nil
 }
 
-func (c *conn) close() error { return unix.Close(c.fd) }
+func (c *conn) close() error { return unix.Close(c.fd) } //nolint:wrapcheck // the caller says what was closed
 
 // requestError is the kernel's answer to a request that failed.
 type requestError struct {

@@ -79,8 +79,9 @@ func (e Errno) Is(target error) bool {
 		switch e {
 		case errProtocol, errInvalidCIDR, errIPv4, errIPv6, errHashElem, errInvalidProto, errMissingProto:
 			return true
+		default:
+			return false
 		}
-		return false
 	}
 	n, ok := target.(syscall.Errno)
 	return ok && e == Errno(n)

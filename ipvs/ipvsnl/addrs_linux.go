@@ -89,7 +89,7 @@ func (t *Table) watchOnce(ctx context.Context, changed func()) bool {
 	// The library closes updates when its goroutine ends, after the socket failed or done was closed.
 	defer func() {
 		close(done)
-		for range updates { //nolint:revive // only waits
+		for range updates {
 		}
 	}()
 	changed()

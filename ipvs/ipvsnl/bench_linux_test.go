@@ -10,7 +10,7 @@ import (
 )
 
 // virtual is the virtual server of all real servers.
-var virtual = ipvs.Key{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80, Proto: ipvs.TCP} //nolint:gochecknoglobals // a constant
+var virtual = ipvs.Key{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80, Proto: ipvs.TCP}
 
 type applying struct {
 	name     string

@@ -25,7 +25,7 @@ const (
 // ErrNotDummy says that the device for bound prefixes is of another kind, which we neither use nor delete.
 var ErrNotDummy = errors.New("not a dummy device")
 
-var families = [...]int{netlink.FAMILY_V4, netlink.FAMILY_V6}
+var families = [...]int{netlink.FAMILY_V4, netlink.FAMILY_V6} //nolint:gochecknoglobals // a constant table
 
 // link is the index of our device as one Apply knows it; 0 before it was looked up. It is not kept any longer,
 // since anybody may delete the device and create it again.

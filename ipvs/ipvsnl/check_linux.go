@@ -167,7 +167,7 @@ func checkIPv6(ctx context.Context, vs *libipvs.Handle, scheduler string) *Lack 
 func tryVirtual(vs *libipvs.Handle, addr netip.Addr, scheduler string) error {
 	op := ipvs.Op{Verb: ipvs.AddVirtual, Key: ipvs.Key{Addr: addr, Proto: ipvs.TCP}, Config: ipvs.Config{Scheduler: scheduler}}
 	if err := op.Validate(); err != nil {
-		return err //nolint:wrapcheck // the caller words it
+		return err
 	}
 	err := error(unix.EEXIST)
 	for port := uint16(20000); port < 20010 && errors.Is(err, unix.EEXIST); port++ {

@@ -82,7 +82,7 @@ func (t *Table) readProc(services int) map[ipvs.Key][]ipvs.RealServer {
 
 func (t *Table) dumpReal(ctx context.Context, s *libipvs.Service) ([]ipvs.RealServer, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err //nolint:wrapcheck // the caller wraps it with the key
+		return nil, err
 	}
 	dests, err := t.vs.GetDestinations(s)
 	if err != nil || len(dests) == 0 {

@@ -154,7 +154,7 @@ func (n node) wantLocal(tb testing.TB, a netip.Addr, device string) {
 	tb.Helper()
 	got := n.deviceFor(tb, a)
 	for tries := 0; got != device && tries < 200; tries++ {
-		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the kernel tells nobody
+		time.Sleep(10 * time.Millisecond)
 		got = n.deviceFor(tb, a)
 	}
 	if got != device {

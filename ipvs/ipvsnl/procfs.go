@@ -39,7 +39,7 @@ func parseProc(r io.Reader) (map[ipvs.Key][]ipvs.RealServer, error) {
 		if !current.Addr.IsValid() {
 			continue
 		}
-		real, ok, err := parseProcReal(fields)
+		server, ok, err := parseProcReal(fields)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
@@ -48,7 +48,7 @@ func parseProc(r io.Reader) (map[ipvs.Key][]ipvs.RealServer, error) {
 			current = ipvs.Key{}
 			continue
 		}
-		out[current] = append(out[current], real)
+		out[current] = append(out[current], server)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read: %w", err)

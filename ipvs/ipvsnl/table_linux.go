@@ -133,10 +133,10 @@ func (t *Table) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
 // try carries out one operation. The lock is taken for each anew, so that a long Apply keeps nobody waiting.
 func (t *Table) try(ctx context.Context, op ipvs.Op, link *link) error {
 	if err := ctx.Err(); err != nil {
-		return err //nolint:wrapcheck // the contract promises the context's own error
+		return err
 	}
 	if err := op.Validate(); err != nil {
-		return err //nolint:wrapcheck // the caller wraps it with the operation
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -173,7 +173,7 @@ func (t *Table) changeVirtual(op ipvs.Op) error {
 	if errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("the kernel has no scheduler %s: %w", op.Config.Scheduler, err)
 	}
-	return err //nolint:wrapcheck // the caller wraps it with the operation
+	return err
 }
 
 func (t *Table) changeReal(op ipvs.Op) error {

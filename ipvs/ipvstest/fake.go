@@ -77,11 +77,11 @@ func (f *Fake) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
 
 func (f *Fake) try(ctx context.Context, op ipvs.Op) error {
 	if err := ctx.Err(); err != nil {
-		return err //nolint:wrapcheck // the contract promises the context's own error
+		return err
 	}
 	f.ops = append(f.ops, op)
 	if err := op.Validate(); err != nil {
-		return err //nolint:wrapcheck // the caller wraps it with the operation
+		return err
 	}
 	return f.apply(op)
 }

@@ -57,7 +57,7 @@ func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, views 
 		outside, masquerade = local, MasqueradeNode
 	}
 
-	dropIfEmpty := func(real []ipvs.RealServer) bool { return views.Any && len(real) == 0 }
+	dropIfEmpty := func(servers []ipvs.RealServer) bool { return views.Any && len(servers) == 0 }
 	external := Frontend{
 		PortName: port.Name, Masquerade: masquerade, Drop: dropIfEmpty(outside),
 		Virtual: ipvs.VirtualServer{Config: r.config(), Real: outside},

@@ -113,5 +113,9 @@ func (s State) MarshalJSON() ([]byte, error) {
 		}
 		out.Sets[set] = list
 	}
-	return json.Marshal(out)
+	text, err := json.Marshal(out)
+	if err != nil {
+		return nil, fmt.Errorf("state as JSON: %w", err)
+	}
+	return text, nil
 }
