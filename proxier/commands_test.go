@@ -77,6 +77,12 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"refuse": func(ts *testscript.TestScript, _ bool, args []string) {
 		machineOf(ts).refused = strings.Join(args, " ")
 	},
+	"rules": func(ts *testscript.TestScript, _ bool, args []string) {
+		rules, _ := machineOf(ts).fake4.List(args[0], args[1])
+		for _, r := range rules {
+			fmt.Fprintln(ts.Stdout(), r)
+		}
+	},
 	"kernel": changeKernel,
 	"conns":  setConns,
 	"metric": checkMetric,
@@ -158,6 +164,10 @@ func remove[T any](list []T, n lb.Name, name func(T) lb.Name) []T {
 
 func deleteObject(ts *testscript.TestScript, _ bool, args []string) {
 	m := machineOf(ts)
+	if args[0] == "node" {
+		m.daemon.Tracker.SetNode(lb.Node{})
+		return
+	}
 	ns, name, _ := strings.Cut(args[1], "/")
 	n := lb.Name{Namespace: ns, Name: name}
 	switch args[0] {
@@ -168,7 +178,7 @@ func deleteObject(ts *testscript.TestScript, _ bool, args []string) {
 		m.objects.Slices = remove(m.objects.Slices, n, func(s lb.EndpointSlice) lb.Name { return s.Name })
 		m.daemon.Tracker.DeleteEndpointSlice(n)
 	default:
-		ts.Fatalf("delete service or endpointslice, not %q", args[0])
+		ts.Fatalf("delete node, service or endpointslice, not %q", args[0])
 	}
 }
 

@@ -34,8 +34,9 @@ type machine struct {
 	table   *ipvstest.Fake
 	sets    *iptablestest.FakeSets
 	rules   map[lb.Family]iptables.Rules
-	refused string // operations that contain this text fail
-	flaky   int    // one operation in so many fails; 0 for none
+	fake4   *iptablestest.FakeRules // rules of IPv4, for a look at them
+	refused string                  // operations that contain this text fail
+	flaky   int                     // one operation in so many fails; 0 for none
 	sysctls []string
 
 	daemon  *proxier.Proxier
@@ -55,9 +56,8 @@ func setup(flaky int) func(*testscript.Env) error {
 			now: time.Unix(1_700_000_000, 0), flaky: flaky,
 			table: ipvstest.NewFake(nodeAddresses...), sets: iptablestest.NewFakeSets(),
 		}
-		m.rules = map[lb.Family]iptables.Rules{
-			lb.IPv4: iptablestest.NewFakeRules(), lb.IPv6: iptablestest.NewFakeRules(),
-		}
+		m.fake4 = iptablestest.NewFakeRules()
+		m.rules = map[lb.Family]iptables.Rules{lb.IPv4: m.fake4, lb.IPv6: iptablestest.NewFakeRules()}
 		m.objects.Node = lb.Node{Name: "n1", Addresses: nodeAddresses}
 		env.Values[machineKey{}] = m
 		m.tb = env.T().(testing.TB)
