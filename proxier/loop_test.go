@@ -69,12 +69,15 @@ func (l *loopTable) virtualServers(t *testing.T) int {
 
 func newLoop(minSync time.Duration) (*proxier.Proxier, *loopTable) {
 	table := &loopTable{Fake: ipvstest.NewFake(nodeAddresses...)}
-	cfg := proxier.Config{
+	plane := proxier.Dataplane{IPVS: table, Sets: iptablestest.NewFakeSets(), Rules: map[lb.Family]iptables.Rules{lb.IPv4: iptablestest.NewFakeRules()}}
+	return proxier.New(loopConfig(minSync), plane, metrics.New(), time.Now), table
+}
+
+func loopConfig(minSync time.Duration) proxier.Config {
+	return proxier.Config{
 		NodeName: "n1", Render: render.Config{Scheduler: "rr", IPv4: true, MasqueradeBit: 14},
 		MinSyncPeriod: minSync, SyncPeriod: 30 * time.Second, DrainTimeout: time.Minute,
 	}
-	plane := proxier.Dataplane{IPVS: table, Sets: iptablestest.NewFakeSets(), Rules: map[lb.Family]iptables.Rules{lb.IPv4: iptablestest.NewFakeRules()}}
-	return proxier.New(cfg, plane, metrics.New(), time.Now), table
 }
 
 func service(n int) lb.Service {
@@ -191,5 +194,66 @@ func TestDriftIsRepairedWithinTheSyncPeriod(t *testing.T) {
 				t.Errorf("%d virtual servers a sync period after they were cleared, want 1", n)
 			}
 		})
+	})
+}
+
+// lockedRules cannot be applied for a while, as when another program holds the xtables lock.
+type lockedRules struct {
+	iptables.Rules
+	until time.Time
+}
+
+func (l lockedRules) Apply(ctx context.Context, want iptables.Ruleset) error {
+	if time.Now().Before(l.until) {
+		return iptables.ErrLocked
+	}
+	return l.Rules.Apply(ctx, want)
+}
+
+// TestNothingIsExposedWithoutItsRules: guards and masquerading come first, and a family whose rules fail waits alone.
+func TestNothingIsExposedWithoutItsRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &loopTable{Fake: ipvstest.NewFake(nodeAddresses...)}
+		plane := proxier.Dataplane{IPVS: table, Sets: iptablestest.NewFakeSets(), Rules: map[lb.Family]iptables.Rules{
+			lb.IPv4: lockedRules{iptablestest.NewFakeRules(), time.Now().Add(20 * time.Second)},
+			lb.IPv6: iptablestest.NewFakeRules(),
+		}}
+		cfg := loopConfig(0)
+		cfg.Render.IPv6 = true
+		p := proxier.New(cfg, plane, metrics.New(), time.Now)
+		run(t, p, func() {
+			s := service(1)
+			s.ClusterIPs = append(s.ClusterIPs, netip.MustParseAddr("fd96::1"))
+			p.Tracker.SetService(s)
+			p.Tracker.Synced()
+			time.Sleep(19 * time.Second)
+			if n := table.virtualServers(t); n != 1 {
+				t.Errorf("%d virtual servers while the rules of IPv4 cannot be applied, want that of IPv6 only", n)
+			}
+			time.Sleep(15 * time.Second)
+			if n := table.virtualServers(t); n != 2 {
+				t.Errorf("%d virtual servers after the lock was free again, want 2", n)
+			}
+		})
+	})
+}
+
+// TestUnhealthyWhileAChangeWaits: a loop that is stuck does not notice; what waits tells.
+func TestUnhealthyWhileAChangeWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, _ := newLoop(0)
+		time.Sleep(time.Hour)
+		if ok, _ := p.Status.Healthy(); !ok {
+			t.Error("unhealthy without a change")
+		}
+		p.Tracker.SetService(service(1))
+		time.Sleep(59 * time.Second)
+		if ok, _ := p.Status.Healthy(); !ok {
+			t.Error("unhealthy after 59 s")
+		}
+		time.Sleep(time.Second)
+		if ok, _ := p.Status.Healthy(); ok {
+			t.Error("healthy though a change has waited for two sync periods")
+		}
 	})
 }
