@@ -81,7 +81,7 @@ func newCluster(t *testing.T) *cluster {
 		tables:  map[*testbed.Host]*ipvsnl.Table{},
 	}
 	var err error
-	if c.bed, err = testbed.New(t.Context(), testbed.Options{Timeout: 10 * time.Second}); err != nil {
+	if c.bed, err = testbed.New(t.Context(), testbed.Options{Timeout: 30 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -4,7 +4,9 @@ package suite
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -44,10 +46,29 @@ func TestRender(t *testing.T) {
 	}
 }
 
+// publicCopy copies a program to where everybody may run it: a checkout below a home folder is not such a place.
+func publicCopy(t *testing.T, program string) string {
+	t.Helper()
+	data, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("/tmp", "kube-hop-render-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	public := filepath.Join(dir, "kube-hop")
+	if err := errors.Join(os.WriteFile(public, data, 0o755), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return public
+}
+
 // render runs kube-hop render for the node as an unprivileged user and returns what it printed.
 func (n *node) render(t *testing.T, args ...string) string {
 	t.Helper()
-	cmd := n.Command(t.Context(), os.Getenv("KUBE_HOP"), append([]string{
+	cmd := n.Command(t.Context(), publicCopy(t, os.Getenv("KUBE_HOP")), append([]string{
 		"render", "--from", n.folder, "--node", n.Name, "--cluster-cidr", "10.244.0.0/16,fd24::/48",
 	}, args...)...)
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
