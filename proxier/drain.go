@@ -42,8 +42,9 @@ func (p *Proxier) Drain(ctx context.Context) render.Plan {
 		}
 		f, _ := p.model.Frontend(k)
 		for _, d := range dests {
-			c := conns[d]
-			if c.Active+c.Inactive > 0 && p.now().Before(p.drains[drainKey{k, d}]) {
+			// One that is not listed says nothing about its connections; the next verification finds out.
+			c, listed := conns[d]
+			if (!listed || c.Active+c.Inactive > 0) && p.now().Before(p.drains[drainKey{k, d}]) {
 				continue
 			}
 			op := ipvs.Op{Verb: ipvs.DeleteReal, Key: k, Real: ipvs.RealServer{Dest: d}}
