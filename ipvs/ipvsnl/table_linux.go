@@ -39,6 +39,8 @@ type Table struct {
 	mu     sync.Mutex // one request at a time: answers on a socket carry no more than a sequence number
 	vs     *libipvs.Handle
 	routes *netlink.Handle
+	// requests carries changes, many to a system call; vs is for the rest.
+	requests *batcher
 }
 
 var _ ipvs.Table = (*Table)(nil)
@@ -76,28 +78,38 @@ func (t *Table) open(path string) (err error) {
 	if t.vs, err = libipvs.New(path); err != nil {
 		return fmt.Errorf("generic netlink: %w", err)
 	}
+	if t.requests, err = openBatcher(t.ns, t.routes); err != nil {
+		return err
+	}
 	t.proc = openProc(t.ns)
 	return nil
 }
 
 // openProc opens /proc/net/ip_vs of a network namespace, the calling thread's if ns is not open. The file belongs to
 // the namespace of the thread that opens it, as sockets do. It is nil if that fails: Dump is then slower.
-func openProc(ns netns.NsHandle) *os.File {
-	const path = "/proc/thread-self/net/ip_vs"
+func openProc(ns netns.NsHandle) (f *os.File) {
+	_ = inNamespace(ns, func() (err error) {
+		f, err = os.Open("/proc/thread-self/net/ip_vs")
+		return err //nolint:wrapcheck // nobody looks at it
+	})
+	return f
+}
+
+// inNamespace calls f on a thread in the network namespace, the calling one if ns is not open.
+func inNamespace(ns netns.NsHandle, f func() error) error {
 	if !ns.IsOpen() {
-		f, _ := os.Open(path)
-		return f
+		return f()
 	}
-	opened := make(chan *os.File)
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with the goroutine, and its namespace with it
-		var f *os.File
-		if netns.Set(ns) == nil {
-			f, _ = os.Open(path)
+		err := netns.Set(ns)
+		if err == nil {
+			err = f()
 		}
-		opened <- f
+		done <- err
 	}()
-	return <-opened
+	return <-done
 }
 
 // Close closes the sockets. The state in the kernel stays.
@@ -109,6 +121,9 @@ func (t *Table) Close() {
 	}
 	if t.routes != nil {
 		t.routes.Close()
+	}
+	if t.requests != nil {
+		t.requests.close()
 	}
 	if t.proc != nil {
 		_ = t.proc.Close() // it was only read
@@ -122,10 +137,9 @@ func (t *Table) Close() {
 func (t *Table) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
 	var failed []*ipvs.OpError
 	var link link
-	for _, op := range ops {
-		if err := t.try(ctx, op, &link); err != nil {
-			failed = append(failed, &ipvs.OpError{Op: op, Err: err})
-		}
+	for len(ops) > 0 {
+		n, errs := t.batch(ctx, ops, &link)
+		failed, ops = append(failed, errs...), ops[n:]
 	}
 	return failed
 }

@@ -1,0 +1,152 @@
+package ipvsnl
+
+import (
+	"encoding/binary"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+)
+
+// Commands and attributes of the generic netlink family IPVS, as far as a batch uses them. Source: linux/ip_vs.h.
+const (
+	cmdNewService = 1 // IPVS_CMD_NEW_SERVICE
+	cmdSetService = 2 // IPVS_CMD_SET_SERVICE
+	cmdDelService = 3 // IPVS_CMD_DEL_SERVICE
+	cmdNewDest    = 5 // IPVS_CMD_NEW_DEST
+	cmdSetDest    = 6 // IPVS_CMD_SET_DEST
+	cmdDelDest    = 7 // IPVS_CMD_DEL_DEST
+
+	attrService = 1 // IPVS_CMD_ATTR_SERVICE
+	attrDest    = 2 // IPVS_CMD_ATTR_DEST
+
+	svcFamily    = 1 // IPVS_SVC_ATTR_AF
+	svcProtocol  = 2
+	svcAddress   = 3
+	svcPort      = 4 // network byte order
+	svcMark      = 5
+	svcScheduler = 6
+	svcFlags     = 7 // struct ip_vs_flags: the bits, and which of them count
+	svcTimeout   = 8 // seconds
+	svcNetmask   = 9
+
+	destAddress = 1 // IPVS_DEST_ATTR_ADDR
+	destPort    = 2 // network byte order
+	destMethod  = 3
+	destWeight  = 4
+	destUpper   = 5
+	destLower   = 6
+
+	genlVersion = 1 // IPVS_GENL_VERSION
+	methodMasq  = 0 // IP_VS_CONN_F_MASQ
+)
+
+// command returns the request that carries an operation out where the kernel's state is as expected.
+func command(v ipvs.Verb) (cmd uint8, ok bool) {
+	switch v {
+	case ipvs.AddVirtual:
+		return cmdNewService, true
+	case ipvs.EditVirtual:
+		return cmdSetService, true
+	case ipvs.DeleteVirtual:
+		return cmdDelService, true
+	case ipvs.AddReal:
+		return cmdNewDest, true
+	case ipvs.EditReal:
+		return cmdSetDest, true
+	case ipvs.DeleteReal:
+		return cmdDelDest, true
+	}
+	return 0, false
+}
+
+// appendRequest appends one request to b. Only what the command needs is sent: of the virtual server of a real
+// server the kernel looks at nothing but the key.
+func appendRequest(b []byte, family uint16, seq uint32, op ipvs.Op) []byte {
+	cmd, _ := command(op.Verb)
+	start := len(b)
+	b = binary.NativeEndian.AppendUint32(b, 0) // the length, below
+	b = binary.NativeEndian.AppendUint16(b, family)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	b = binary.NativeEndian.AppendUint32(b, 0) // the kernel knows our port
+	b = append(b, cmd, genlVersion, 0, 0)
+	b = appendService(b, op, cmd == cmdNewService || cmd == cmdSetService)
+	switch cmd {
+	case cmdNewDest, cmdSetDest, cmdDelDest:
+		b = appendDest(b, op.Real, cmd != cmdDelDest)
+	}
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start)) //nolint:gosec // some hundred bytes
+	return b
+}
+
+func appendService(b []byte, op ipvs.Op, whole bool) []byte {
+	start := len(b)
+	b = appendAttr(b, attrService|unix.NLA_F_NESTED, nil)
+	s := service(op.Key, op.Config)
+	b = appendAttr16(b, svcFamily, s.AddressFamily)
+	if op.Key.Mark != 0 {
+		b = appendAttr32(b, svcMark, op.Key.Mark)
+	} else {
+		b = appendAttr16(b, svcProtocol, s.Protocol)
+		b = appendAttr(b, svcAddress, s.Address)
+		b = appendPort(b, svcPort, op.Key.Port)
+	}
+	if whole {
+		b = appendAttr(b, svcScheduler, append([]byte(op.Config.Scheduler), 0))
+		b = appendAttr(b, svcFlags, binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, s.Flags), ^uint32(0)))
+		b = appendAttr32(b, svcTimeout, uint32(op.Config.Persistence/time.Second)) //nolint:gosec // Validate bounds it
+		b = appendAttr32(b, svcNetmask, s.Netmask)
+	}
+	return closeAttr(b, start)
+}
+
+func appendDest(b []byte, r ipvs.RealServer, whole bool) []byte {
+	start := len(b)
+	b = appendAttr(b, attrDest|unix.NLA_F_NESTED, nil)
+	b = appendAttr(b, destAddress, r.Addr.AsSlice())
+	b = appendPort(b, destPort, r.Port)
+	if whole {
+		b = appendAttr32(b, destMethod, methodMasq)
+		b = appendAttr32(b, destWeight, uint32(r.Weight)) //nolint:gosec // Validate bounds it
+		b = appendAttr32(b, destUpper, 0)
+		b = appendAttr32(b, destLower, 0)
+	}
+	return closeAttr(b, start)
+}
+
+// appendAttr appends a struct nlattr with its value, padded to four bytes.
+func appendAttr(b []byte, kind uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(value))) //nolint:gosec // at most 36 bytes
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, value...)
+	for len(b)%unix.NLA_ALIGNTO != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+func appendAttr16(b []byte, kind, v uint16) []byte {
+	var value [2]byte
+	binary.NativeEndian.PutUint16(value[:], v)
+	return appendAttr(b, kind, value[:])
+}
+
+func appendAttr32(b []byte, kind uint16, v uint32) []byte {
+	var value [4]byte
+	binary.NativeEndian.PutUint32(value[:], v)
+	return appendAttr(b, kind, value[:])
+}
+
+func appendPort(b []byte, kind, port uint16) []byte {
+	var value [2]byte
+	binary.BigEndian.PutUint16(value[:], port)
+	return appendAttr(b, kind, value[:])
+}
+
+// closeAttr sets the length of the nested attribute that begins at start.
+func closeAttr(b []byte, start int) []byte {
+	binary.NativeEndian.PutUint16(b[start:], uint16(len(b)-start)) //nolint:gosec // some hundred bytes
+	return b
+}
