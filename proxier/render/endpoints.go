@@ -7,9 +7,10 @@ import (
 	"github.com/kube-hop/kube-hop/lb"
 )
 
-// Endpoint is one endpoint of one service port: an lb.Endpoint with the port number that its slice gives it.
+// Endpoint is one endpoint of one service port: an lb.Endpoint, which is shared with its slice and never changed, with
+// the port number that the slice gives it.
 type Endpoint struct {
-	lb.Endpoint
+	*lb.Endpoint
 	Port uint16
 }
 
@@ -26,7 +27,8 @@ func (e Endpoint) Compare(o Endpoint) int {
 // terminating wins, so that a pod that moves from slice to slice is never taken for a leaving one.
 func endpointsOf(slicesOf []lb.EndpointSlice, family lb.Family, port lb.ServicePort) []Endpoint {
 	var out []Endpoint
-	for _, s := range slicesOf {
+	for i := range slicesOf {
+		s := &slicesOf[i]
 		if s.Family != family {
 			continue
 		}
@@ -34,8 +36,9 @@ func endpointsOf(slicesOf []lb.EndpointSlice, family lb.Family, port lb.ServiceP
 			if p.Name != port.Name || p.Proto != port.Proto {
 				continue
 			}
-			for _, e := range s.Endpoints {
-				out = append(out, Endpoint{Endpoint: e, Port: p.Port})
+			out = slices.Grow(out, len(s.Endpoints))
+			for j := range s.Endpoints {
+				out = append(out, Endpoint{Endpoint: &s.Endpoints[j], Port: p.Port})
 			}
 		}
 	}
@@ -49,7 +52,7 @@ func endpointsOf(slicesOf []lb.EndpointSlice, family lb.Family, port lb.ServiceP
 }
 
 // preference ranks duplicates of one address and port: the higher is kept.
-func preference(e lb.Endpoint) int {
+func preference(e *lb.Endpoint) int {
 	rank := 0
 	if !e.Terminating {
 		rank += 4
@@ -114,9 +117,14 @@ func hinted(ready []Endpoint, want string, hints func(Endpoint) []string) []Endp
 	return filter(ready, func(e Endpoint) bool { return slices.Contains(hints(e), want) })
 }
 
+// filter returns the endpoints to keep. Mostly that is all of them, and then the same slice.
 func filter(eps []Endpoint, keep func(Endpoint) bool) []Endpoint {
-	var out []Endpoint
-	for _, e := range eps {
+	other := slices.IndexFunc(eps, func(e Endpoint) bool { return !keep(e) })
+	if other < 0 {
+		return eps
+	}
+	out := eps[:other:other]
+	for _, e := range eps[other:] {
 		if keep(e) {
 			out = append(out, e)
 		}

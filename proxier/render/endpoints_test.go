@@ -11,7 +11,7 @@ import (
 
 // ep makes an endpoint at 10.0.0.N:80 from a short description of its node and conditions.
 func ep(n byte, node string, mods ...func(*Endpoint)) Endpoint {
-	e := Endpoint{Port: 80, Endpoint: lb.Endpoint{
+	e := Endpoint{Port: 80, Endpoint: &lb.Endpoint{
 		Addr: netip.AddrFrom4([4]byte{10, 0, 0, n}), NodeName: node, Ready: true, Serving: true,
 	}}
 	for _, m := range mods {
@@ -77,7 +77,7 @@ func TestEndpointsOfMatchesPortsByNameAndProtocol(t *testing.T) {
 	slice := func(name string, port uint16, proto lb.Proto, n byte, mods ...func(*Endpoint)) lb.EndpointSlice {
 		return lb.EndpointSlice{
 			Family: lb.IPv4, Ports: []lb.EndpointPort{{Name: name, Proto: proto, Port: port}},
-			Endpoints: []lb.Endpoint{ep(n, "n1", mods...).Endpoint},
+			Endpoints: []lb.Endpoint{*ep(n, "n1", mods...).Endpoint},
 		}
 	}
 	slicesOf := []lb.EndpointSlice{

@@ -64,8 +64,11 @@ func (m *Model) set(name lb.Name, next []Frontend) Touched {
 	} else {
 		m.services[name] = next
 	}
-	t := Touched{Service: name}
-	gone := make(map[ipvs.Key]*Frontend, len(old))
+	t := Touched{Service: name, Keys: make([]ipvs.Key, 0, len(next))}
+	var gone map[ipvs.Key]*Frontend
+	if len(old) > 0 {
+		gone = make(map[ipvs.Key]*Frontend, len(old))
+	}
 	for i := range old {
 		gone[old[i].Key] = &old[i]
 	}

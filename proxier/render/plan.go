@@ -109,6 +109,19 @@ type differ struct {
 	service lb.Name
 	seen    map[netip.Prefix]bool
 	phases  [PhaseDisallow + 1]Plan
+	// onIPVS and onSets are where the next operations are put, many to an allocation.
+	onIPVS []ipvs.Op
+	onSets []iptables.SetOp
+}
+
+// put appends a value and returns where it is. What was put stays there: a full slice is left and a larger one begun.
+func put[T any](s *[]T, v T) *T {
+	const most = 256
+	if len(*s) == cap(*s) {
+		*s = make([]T, 0, min(max(1, 2*cap(*s)), most))
+	}
+	*s = append(*s, v)
+	return &(*s)[len(*s)-1]
 }
 
 // member adds or deletes a set entry if the state differs from what is wanted.
@@ -116,7 +129,7 @@ func (d *differ) member(o Op, m member, want bool, add, remove Phase) {
 	if d.state.has(m) == want {
 		return
 	}
-	o.Set = m.op(!want)
+	o.Set = put(&d.onSets, m.op(!want))
 	if want {
 		d.plan(o, add)
 	} else {
@@ -149,7 +162,7 @@ func (d *differ) prefix(p netip.Prefix) {
 }
 
 func (d *differ) ipvs(o Op, phase Phase, op ipvs.Op) {
-	o.IPVS = &op
+	o.IPVS = put(&d.onIPVS, op)
 	d.plan(o, phase)
 }
 

@@ -11,7 +11,7 @@ import (
 // Service renders one Service: the frontends it claims, each key once. Nothing but the arguments influences the
 // result, and nothing of other Services is looked at.
 func Service(s lb.Service, slicesOf []lb.EndpointSlice, facts Facts, cfg Config) []Frontend {
-	r := serviceRenderer{service: s, facts: facts, cfg: cfg, seen: map[ipvs.Key]bool{}}
+	r := serviceRenderer{service: s, facts: facts, cfg: cfg}
 	for _, family := range []lb.Family{lb.IPv4, lb.IPv6} {
 		if !cfg.serves(family) {
 			continue
@@ -39,8 +39,8 @@ type serviceRenderer struct {
 	service lb.Service
 	facts   Facts
 	cfg     Config
-	seen    map[ipvs.Key]bool
 	out     []Frontend
+	seen    map[ipvs.Key]bool // the keys of out, as far as they were looked at
 }
 
 // port adds the frontends of one service port in the family of its ClusterIP, in order of evaluation.
@@ -107,12 +107,26 @@ func sourceRanges(all []netip.Prefix, f lb.Family) []netip.Prefix {
 // add enters a frontend at an address and port.
 func (r *serviceRenderer) add(addr netip.Addr, proto lb.Proto, number uint16, f Frontend) {
 	key := ipvs.Key{Addr: addr, Port: number, Proto: ipvs.Proto(proto)}
-	if r.seen[key] {
+	if r.claimed(key) {
 		return // an external IP that is also a LoadBalancer IP, or a node address with the node port's number
 	}
-	r.seen[key] = true
 	f.Key, f.Service, f.Created, f.VIP = key, r.service.Name, r.service.Created, !r.facts.isLocal(addr)
 	r.out = append(r.out, f)
+}
+
+// claimed reports whether a frontend of the Service has the key. A Service has few frontends, but nobody promises it.
+func (r *serviceRenderer) claimed(k ipvs.Key) bool {
+	const few = 16
+	if len(r.out) < few {
+		return slices.ContainsFunc(r.out, func(f Frontend) bool { return f.Key == k })
+	}
+	if r.seen == nil {
+		r.seen = make(map[ipvs.Key]bool, 2*few)
+	}
+	for _, f := range r.out[len(r.seen):] {
+		r.seen[f.Key] = true
+	}
+	return r.seen[k]
 }
 
 func (r *serviceRenderer) config() ipvs.Config {

@@ -71,8 +71,8 @@ type member struct {
 	entry iptables.Entry
 }
 
-func (m member) op(remove bool) *iptables.SetOp {
-	return &iptables.SetOp{Delete: remove, Set: m.set, Entry: m.entry}
+func (m member) op(remove bool) iptables.SetOp {
+	return iptables.SetOp{Delete: remove, Set: m.set, Entry: m.entry}
 }
 
 func keyMember(k ipvs.Key, name string) member {
