@@ -17,7 +17,7 @@ func (p *Proxier) Cleanup(ctx context.Context) error {
 	}
 	var errs []error
 	nothing := render.NewModel(render.Facts{}, p.cfg.Render)
-	for _, f := range p.plane.run(ctx, render.Diff(nothing, state, nothing.Everything(state)), func(render.Op) {}) {
+	for _, f := range p.plane.run(ctx, render.Diff(nothing, state, nothing.Everything(state)), func(render.Plan) {}) {
 		if !errors.Is(f.err, errWithheld) {
 			errs = append(errs, f.err)
 		}

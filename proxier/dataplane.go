@@ -43,27 +43,34 @@ type failure struct {
 // errWithheld marks operations that were not tried because an earlier one on the same frontend or address failed.
 var errWithheld = errors.New("withheld because an earlier operation failed")
 
-// run executes a plan phase by phase and calls done for each operation that took effect. What failed, or was
-// withheld because of a failure before it, is returned. Failures of one frontend never hold up another.
-func (d Dataplane) run(ctx context.Context, plan render.Plan, done func(render.Op)) []failure {
+// run executes a plan phase by phase and calls done with the operations of each that took effect. What failed, or
+// was withheld because of a failure before it, is returned. Failures of one frontend never hold up another.
+func (d Dataplane) run(ctx context.Context, plan render.Plan, done func(render.Plan)) []failure {
 	var failures []failure
 	blocked := blocks{keys: map[ipvs.Key]bool{}, vips: map[netip.Prefix]bool{}}
 	for len(plan) > 0 {
 		n := phaseLen(plan)
-		var batch render.Plan
-		for _, o := range plan[:n] {
-			if blocked.holds(o) {
-				failures = append(failures, failure{o, errWithheld})
-			} else {
-				batch = append(batch, o)
+		batch := plan[:n]
+		if !blocked.empty() {
+			batch = nil
+			for _, o := range plan[:n] {
+				if blocked.holds(o) {
+					failures = append(failures, failure{o, errWithheld})
+				} else {
+					batch = append(batch, o)
+				}
 			}
 		}
 		plan = plan[n:]
 		failed := d.batch(ctx, batch)
+		if len(failed) == 0 {
+			done(batch)
+			continue
+		}
 		for i, o := range batch {
 			err := failed[i]
 			if err == nil {
-				done(o)
+				done(batch[i : i+1])
 				continue
 			}
 			if blocked.holds(o) {
@@ -81,6 +88,8 @@ type blocks struct {
 	keys map[ipvs.Key]bool
 	vips map[netip.Prefix]bool
 }
+
+func (b blocks) empty() bool { return len(b.keys)+len(b.vips) == 0 }
 
 func (b blocks) add(o render.Op) {
 	switch {

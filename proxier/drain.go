@@ -32,7 +32,7 @@ func (p *Proxier) noteDrains(k ipvs.Key) {
 
 // Drain deletes the draining real servers whose connections have ended or whose deadline has passed. Its cost is
 // that of the draining ones.
-func (p *Proxier) Drain(ctx context.Context) render.Plan {
+func (p *Proxier) Drain(ctx context.Context) {
 	var plan render.Plan
 	for k, dests := range p.stillDraining() {
 		conns, err := p.plane.IPVS.Conns(ctx, k)
@@ -51,12 +51,9 @@ func (p *Proxier) Drain(ctx context.Context) render.Plan {
 			plan = append(plan, render.Op{Phase: render.PhaseDrain, Service: f.Service, Key: k, IPVS: &op})
 		}
 	}
-	done := p.apply(ctx, plan, nil)
-	for _, o := range done {
-		delete(p.drains, drainKey{o.Key, o.IPVS.Real.Dest})
-	}
+	p.apply(ctx, plan, nil)
+	p.stillDraining() // forgets those that are gone
 	p.metrics.Draining.Set(float64(len(p.drains)))
-	return done
 }
 
 // stillDraining groups the draining real servers by virtual server, and forgets those that came back or went with

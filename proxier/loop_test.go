@@ -117,6 +117,46 @@ func TestNothingIsProgrammedBeforeSynced(t *testing.T) {
 	})
 }
 
+// TestManyServicesInParts: on an empty kernel the API server's Service is there before the others, and a cluster of
+// any size comes in parts, each of which is whole.
+func TestManyServicesInParts(t *testing.T) {
+	const n = 3000
+	p, table := newLoop(time.Second)
+	for i := range n {
+		s := service(0)
+		s.Name.Name = fmt.Sprintf("s%d", i)
+		s.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}
+		p.Tracker.SetService(s)
+	}
+	api := service(0)
+	api.Name.Name, api.ClusterIPs[0] = "kubernetes", netip.MustParseAddr("10.97.0.1")
+	p.Tracker.SetService(api)
+	p.Tracker.Synced()
+
+	var parts []int
+	var opened []ipvs.Key
+	p.Observe = func(done render.Plan) {
+		switch done[0].Phase {
+		case render.PhaseServe:
+			parts = append(parts, len(done))
+		case render.PhaseOpen:
+			for _, o := range done {
+				opened = append(opened, o.Key)
+			}
+		}
+	}
+	p.Sync(t.Context())
+	if got := table.virtualServers(t); got != n+1 || len(opened) != n+1 {
+		t.Fatalf("%d virtual servers, %d frontends opened, want %d", got, len(opened), n+1)
+	}
+	if opened[0].Addr != api.ClusterIPs[0] || parts[0] != 1 {
+		t.Errorf("first came %s in a part of %d, want the API server's Service alone", opened[0], parts[0])
+	}
+	if slices.Max(parts) > 512 {
+		t.Errorf("parts of %v virtual servers", parts)
+	}
+}
+
 func TestLoneChangeIsAppliedAtOnceAndABurstIsCollected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, table := newLoop(time.Second)

@@ -148,14 +148,16 @@ func (m *machine) refuses(op string) bool { return m.refused != "" && strings.Co
 
 // settle repeats a step until nothing waits for a retry, as the loop does. Without injected failures the first run
 // is the only one.
-func (m *machine) settle(step func(context.Context) render.Plan) {
-	m.last = step(context.Background())
+func (m *machine) settle(step func(context.Context)) {
+	m.last = nil
+	m.daemon.Observe = func(done render.Plan) { m.last = append(m.last, done...) }
+	step(context.Background())
 	for range 50 {
 		if m.flaky == 0 || m.refused != "" || m.failing() == 0 {
 			return
 		}
 		m.now = m.now.Add(time.Minute)
-		m.last = append(m.last, m.daemon.Sync(context.Background())...)
+		m.daemon.Sync(context.Background())
 	}
 }
 

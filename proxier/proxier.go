@@ -43,6 +43,8 @@ type Proxier struct {
 
 	Tracker *Tracker
 	Status  *Status
+	// Observe, if set, is called with the operations that took effect, in order.
+	Observe func(render.Plan)
 
 	facts   render.Facts
 	model   *render.Model
@@ -69,12 +71,13 @@ func New(cfg Config, plane Dataplane, m *metrics.Metrics, now func() time.Time) 
 	}
 }
 
-// Sync applies what changed since the last one, and what is due for a retry. It returns the operations that took
-// effect. The first Sync reads the kernel and adopts what is there.
-func (p *Proxier) Sync(ctx context.Context) render.Plan {
+// Sync applies what changed since the last one, and what is due for a retry. The first Sync reads the kernel and
+// adopts what is there.
+func (p *Proxier) Sync(ctx context.Context) {
 	start := p.now()
 	if !p.adopted || p.retries.isDue(object{}, start) {
-		return p.Verify(ctx)
+		p.Verify(ctx)
+		return
 	}
 	batch := p.Tracker.Take()
 	touched := p.update(ctx, batch)
@@ -82,10 +85,28 @@ func (p *Proxier) Sync(ctx context.Context) render.Plan {
 		p.followNode(ctx)
 	}
 	touched = append(touched, p.retries.due(start)...)
-	plan := render.Diff(p.model, p.state, touched...)
-	done := p.apply(ctx, plan, touched)
-	p.finish(ctx, start, batch.Changes, done)
-	return done
+	p.finish(ctx, start, batch.Changes, p.converge(ctx, touched))
+}
+
+const (
+	// chunk is how many frontends are planned and applied at a time when everything is.
+	chunk = 512
+	// firstNamespace and firstService name the Service that goes first then: nothing else on a new node comes up
+	// before the API server is reached through it.
+	firstNamespace, firstService = "default", "kubernetes"
+)
+
+// converge plans and applies what is touched, and returns how many operations took effect.
+func (p *Proxier) converge(ctx context.Context, touched []render.Touched) int {
+	if len(touched) != 1 || len(touched[0].Keys) <= chunk {
+		return p.apply(ctx, render.Diff(p.model, p.state, touched...), touched)
+	}
+	n := 0
+	for _, t := range p.model.Chunks(touched[0], chunk, lb.Name{Namespace: firstNamespace, Name: firstService}) {
+		part := []render.Touched{t}
+		n += p.apply(ctx, render.Diff(p.model, p.state, part...), part)
+	}
+	return n
 }
 
 // update brings the model up to date and returns what that touches.
@@ -146,25 +167,44 @@ func (p *Proxier) reportConflicts(ctx context.Context, keys []ipvs.Key) {
 }
 
 // apply runs a plan and keeps the books: the shadow holds what the kernel accepted, the retry queue what it did not.
-func (p *Proxier) apply(ctx context.Context, plan render.Plan, touched []render.Touched) render.Plan {
+// It returns how many operations took effect.
+func (p *Proxier) apply(ctx context.Context, plan render.Plan, touched []render.Touched) int {
 	plan = p.withhold(plan)
-	var done render.Plan
-	failures := p.plane.run(ctx, plan, func(o render.Op) {
-		p.state.Record(o)
-		p.metrics.Operations.WithLabelValues(operationName(o), "ok").Inc()
-		done = append(done, o)
+	n := 0
+	failures := p.plane.run(ctx, plan, func(done render.Plan) {
+		p.state.Record(done...)
+		p.count(done)
+		n += len(done)
+		if p.Observe != nil {
+			p.Observe(done)
+		}
 	})
 	failing := p.noteFailures(ctx, failures)
 	for _, t := range touched {
 		for _, k := range t.Keys {
 			p.settle(object{key: k}, failing)
 			p.noteDrains(k)
+			if f, ok := p.model.Frontend(k); ok {
+				p.state.Share(k, f.Virtual.Real)
+			}
 		}
 		for _, v := range t.Prefixes {
 			p.settle(object{vip: v}, failing)
 		}
 	}
-	return done
+	return n
+}
+
+// count adds operations that took effect to the metric, once for each kind in a row.
+func (p *Proxier) count(done render.Plan) {
+	for len(done) > 0 {
+		name, n := operationName(done[0]), 1
+		for n < len(done) && operationName(done[n]) == name {
+			n++
+		}
+		p.metrics.Operations.WithLabelValues(name, "ok").Add(float64(n))
+		done = done[n:]
+	}
 }
 
 // settle takes an object off the retry queue unless it failed just now.
@@ -195,7 +235,7 @@ func (p *Proxier) noteFailures(ctx context.Context, failures []failure) map[obje
 }
 
 // finish updates metrics and status after a sync.
-func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, done render.Plan) {
+func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, operations int) {
 	took := p.now().Sub(start)
 	p.metrics.ServiceChanges.Add(float64(c.Services))
 	p.metrics.EndpointChanges.Add(float64(c.Endpoints))
@@ -209,14 +249,19 @@ func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, done r
 		}
 	}
 	p.Status.set(p.retries.oldest())
-	if len(done) > 0 {
-		klog.FromContext(ctx).V(2).Info("Synced", "operations", len(done), "services", c.Services,
+	if operations > 0 {
+		klog.FromContext(ctx).V(2).Info("Synced", "operations", operations, "services", c.Services,
 			"endpointSlices", c.Endpoints, "failing", len(p.retries.items), "took", took)
 	}
 }
 
 // withhold drops the operations of families whose rules are not in place: nothing is exposed without its guards.
 func (p *Proxier) withhold(plan render.Plan) render.Plan {
+	if _, guarded4 := p.rules[lb.IPv4]; guarded4 {
+		if _, guarded6 := p.rules[lb.IPv6]; guarded6 {
+			return plan
+		}
+	}
 	return slices.DeleteFunc(plan, func(o render.Op) bool {
 		addr := o.Key.Addr
 		if o.VIP.IsValid() {

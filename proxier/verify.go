@@ -16,9 +16,8 @@ import (
 )
 
 // Verify reads the kernel, compares it with the shadow and with what is wanted, and puts right what differs. The
-// first one adopts what the kernel already holds; each later one counts what it repairs as drift. It returns the
-// operations that took effect.
-func (p *Proxier) Verify(ctx context.Context) render.Plan {
+// first one adopts what the kernel already holds; each later one counts what it repairs as drift.
+func (p *Proxier) Verify(ctx context.Context) {
 	start := p.now()
 	batch := p.Tracker.Take()
 	touched := p.update(ctx, batch)
@@ -34,12 +33,12 @@ func (p *Proxier) Verify(ctx context.Context) render.Plan {
 		touched = []render.Touched{p.model.Everything(state)}
 	case !p.adopted:
 		p.verifyFailed(ctx, errors.Join(prepared, err))
-		return nil // what the kernel holds is not known: touching it could cut what works
+		return // what the kernel holds is not known: touching it could cut what works
 	}
-	done := p.apply(ctx, render.Diff(p.model, p.state, touched...), touched)
+	done := p.converge(ctx, touched)
 	if !p.adopted {
 		klog.FromContext(ctx).Info("Adopted the kernel's state", "virtualServers", found,
-			"services", p.model.Len(), "operations", len(done), "took", p.now().Sub(start))
+			"services", p.model.Len(), "operations", done, "took", p.now().Sub(start))
 	}
 	p.adopted = true
 	if err := errors.Join(prepared, err); err != nil {
@@ -48,7 +47,6 @@ func (p *Proxier) Verify(ctx context.Context) render.Plan {
 		p.retries.succeeded(object{})
 	}
 	p.finish(ctx, start, batch.Changes, done)
-	return done
 }
 
 func (p *Proxier) verifyFailed(ctx context.Context, err error) {

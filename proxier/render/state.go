@@ -72,8 +72,39 @@ func (s State) Guards(a netip.Addr) bool {
 	return false
 }
 
-// Record notes an operation that the kernel accepted. Only the virtual server concerned is copied.
-func (s State) Record(o Op) {
+// Record notes operations that the kernel accepted, in order. Only the virtual servers concerned are copied, once
+// for each run of operations on the real servers of one.
+func (s State) Record(ops ...Op) {
+	for len(ops) > 0 {
+		n := realRun(ops)
+		if n > 0 {
+			v := s.IPVS.Virtual[ops[0].Key]
+			v.Real = withReals(v.Real, ops[:n])
+			s.IPVS.Virtual[ops[0].Key] = v
+		} else {
+			n = 1
+			s.record(ops[0])
+		}
+		ops = ops[n:]
+	}
+}
+
+// realRun returns how many operations at the head of ops are on real servers of the same virtual server.
+func realRun(ops []Op) int {
+	for i, o := range ops {
+		if o.IPVS == nil || o.IPVS.Key != ops[0].Key {
+			return i
+		}
+		switch o.IPVS.Verb {
+		case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
+		default:
+			return i
+		}
+	}
+	return len(ops)
+}
+
+func (s State) record(o Op) {
 	if o.Set != nil {
 		s.applySet(*o.Set)
 		return
@@ -90,10 +121,15 @@ func (s State) Record(o Op) {
 		v := s.IPVS.Virtual[op.Key]
 		v.Config = op.Config
 		s.IPVS.Virtual[op.Key] = v
-	case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
-		v := s.IPVS.Virtual[op.Key]
-		v.Real = withReal(v.Real, op)
-		s.IPVS.Virtual[op.Key] = v
+	}
+}
+
+// Share lets the state use the list of real servers that is wanted, if it is equal to the one that it holds: one
+// list then serves all frontends of a Service, in the model and here.
+func (s State) Share(k ipvs.Key, wanted []ipvs.RealServer) {
+	if v, ok := s.IPVS.Virtual[k]; ok && slices.Equal(v.Real, wanted) {
+		v.Real = wanted
+		s.IPVS.Virtual[k] = v
 	}
 }
 
@@ -120,19 +156,22 @@ func (s State) applySet(op iptables.SetOp) {
 	s.Sets[op.Set][op.Entry] = struct{}{}
 }
 
-// withReal returns a copy with one real server added, changed or deleted; the old slice may be shared.
-func withReal(old []ipvs.RealServer, op ipvs.Op) []ipvs.RealServer {
-	i, found := slices.BinarySearchFunc(old, op.Real.Dest, func(r ipvs.RealServer, d ipvs.Dest) int { return r.Dest.Compare(d) })
-	out := slices.Clone(old)
-	switch {
-	case op.Verb == ipvs.DeleteReal && found:
-		return slices.Delete(out, i, i+1)
-	case op.Verb == ipvs.DeleteReal:
-		return out
-	case found:
-		out[i] = op.Real
-		return out
-	default:
-		return slices.Insert(out, i, op.Real)
+// withReals returns a copy with real servers added, changed or deleted; the old slice may be shared.
+func withReals(old []ipvs.RealServer, ops []Op) []ipvs.RealServer {
+	out := make([]ipvs.RealServer, len(old), len(old)+len(ops))
+	copy(out, old)
+	for _, o := range ops {
+		real := o.IPVS.Real
+		i, found := slices.BinarySearchFunc(out, real.Dest, func(r ipvs.RealServer, d ipvs.Dest) int { return r.Dest.Compare(d) })
+		switch {
+		case o.IPVS.Verb == ipvs.DeleteReal && found:
+			out = slices.Delete(out, i, i+1)
+		case o.IPVS.Verb == ipvs.DeleteReal:
+		case found:
+			out[i] = real
+		default:
+			out = slices.Insert(out, i, real)
+		}
 	}
+	return out
 }

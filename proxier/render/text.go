@@ -15,9 +15,7 @@ import (
 // it: what is printed is what the daemon would program.
 func Desired(m *Model) State {
 	st := NewState()
-	for _, op := range Diff(m, st, m.Everything(st)) {
-		st.Record(op)
-	}
+	st.Record(Diff(m, st, m.Everything(st))...)
 	return st
 }
 
