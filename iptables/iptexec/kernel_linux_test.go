@@ -45,7 +45,7 @@ func open(t testing.TB, f iptables.Family, variant string) *Rules {
 	if err != nil {
 		lacking(t, "iptables is not there", err)
 	}
-	if _, err := r.tool.save(t.Context(), nil); err != nil {
+	if _, _, err := r.tool.save(t.Context(), nil); err != nil {
 		lacking(t, "iptables does not work", err)
 	}
 	sets, err := ipsetnl.Open()
@@ -136,6 +136,41 @@ func TestKernelOpen(t *testing.T) {
 			}
 			if !r.HasRandomFully() {
 				t.Error("--random-fully was just used")
+			}
+		})
+	}
+}
+
+// TestKernelCheckWithoutProcess: while no rule of any program has changed, a check starts no process. The legacy
+// variant cannot tell, so there every check looks.
+func TestKernelCheckWithoutProcess(t *testing.T) {
+	for variant, looks := range map[string]bool{"nft": false, "legacy": true} {
+		t.Run(variant, func(t *testing.T) {
+			r := open(t, iptables.IPv4, variant)
+			want := iptablestest.Skeleton(iptables.IPv4)
+			if err := r.Apply(t.Context(), want); err != nil {
+				t.Fatal(err)
+			}
+			if d, err := r.Check(t.Context(), want); err != nil || len(d) > 0 {
+				t.Fatalf("differences %q, %v", d, err)
+			}
+			save := r.tool.savePath
+			r.tool.savePath = "/nonexistent" // whoever starts it fails
+			if _, err := r.Check(t.Context(), want); (err != nil) != looks {
+				t.Errorf("a check of what has not changed: %v", err)
+			}
+			fewer := want
+			fewer.Jumps = want.Jumps[1:]
+			if _, err := r.Check(t.Context(), fewer); err == nil {
+				t.Error("a check against other rules did not look")
+			}
+			r.tool.savePath = save
+			if d, err := r.Check(t.Context(), want); err != nil || len(d) > 0 {
+				t.Fatalf("differences %q, %v", d, err)
+			}
+			other{t, r.tool.name}.Flush(want.Chains[0].Table)
+			if d, err := r.Check(t.Context(), want); err != nil || len(d) == 0 {
+				t.Errorf("after a flush: differences %q, %v", d, err)
 			}
 		})
 	}

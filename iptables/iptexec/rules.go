@@ -4,17 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/kube-hop/kube-hop/iptables"
 )
 
 var _ iptables.Rules = (*Rules)(nil)
 
-// Rules is the rules of one family in the network namespace of the thread that calls its methods. It keeps
-// nothing between calls and is safe for concurrent use.
+// Rules is the rules of one family in the network namespace of the thread that calls its methods, which must be the
+// same for all calls. Between calls it keeps only what makes Check cheap. It is safe for concurrent use.
 type Rules struct {
 	tool tool
+
+	mu    sync.Mutex
+	clean clean
+}
+
+// clean is what the last Check without differences looked at. While the kernel says that no rule of any program has
+// changed since, the answer is still the same, and no process need be started for it.
+type clean struct {
+	known      bool
+	generation uint32
+	want       iptables.Ruleset
 }
 
 // Open finds the programs of a family and fails if one is missing or too old. It does not look at the kernel, so
@@ -37,11 +50,25 @@ func (r *Rules) HasRandomFully() bool { return r.tool.randomFully }
 
 // Check implements iptables.Rules.
 func (r *Rules) Check(ctx context.Context, want iptables.Ruleset) ([]string, error) {
-	have, err := r.tool.save(ctx, want.Tables())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	generation, known := generation() // before looking: what changes meanwhile is found next time
+	if known && r.clean.known && generation == r.clean.generation && reflect.DeepEqual(want, r.clean.want) {
+		return nil, nil
+	}
+	r.clean = clean{}
+	have, byNFTables, err := r.tool.save(ctx, want.Tables())
 	if err != nil {
 		return nil, err
 	}
-	return iptables.Differences(have, want), nil
+	differences := iptables.Differences(have, want)
+	if len(differences) == 0 && byNFTables && known {
+		r.clean = clean{known: true, generation: generation, want: want}
+	}
+	return differences, nil
 }
 
 // Apply implements iptables.Rules.
@@ -49,7 +76,7 @@ func (r *Rules) Apply(ctx context.Context, want iptables.Ruleset) error {
 	if err := oneLiners(want); err != nil {
 		return err
 	}
-	have, err := r.tool.save(ctx, want.Tables())
+	have, _, err := r.tool.save(ctx, want.Tables())
 	if err != nil {
 		return err
 	}
@@ -64,7 +91,7 @@ func (r *Rules) Apply(ctx context.Context, want iptables.Ruleset) error {
 
 // Remove implements iptables.Rules.
 func (r *Rules) Remove(ctx context.Context, ours iptables.Ruleset) error {
-	have, err := r.tool.save(ctx, ours.Tables())
+	have, _, err := r.tool.save(ctx, ours.Tables())
 	if err != nil {
 		return err
 	}
