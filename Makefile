@@ -4,7 +4,7 @@ GO ?= go
 export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build demo test unit kernel e2e race fuzz bench scale lint manifests verify clean
+.PHONY: help build demo test unit kernel e2e race fuzz bench scale parity lint manifests verify clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ bench: ## Go benchmarks of the core
 
 scale: ## 10,000 Services with 10 endpoints on a real kernel, adopted after a restart (SCALE=n for another number)
 	@hack/scale
+
+parity: ## the proof beside kube-proxy: writes docs/parity.md (SUBJECTS=, RUN=; 15 minutes a subject)
+	@hack/parity
 
 lint: ## golangci-lint at the version pinned in hack/lint
 	@hack/lint
