@@ -134,6 +134,9 @@ type Sets interface {
 	// Dump returns the entries of those of the named sets that exist.
 	Dump(ctx context.Context, sets []Set) (SetState, error)
 
+	// Count returns how many entries those of the named sets that exist have, by name. It does not read the entries.
+	Count(ctx context.Context, sets []Set) (map[string]int, error)
+
 	// Apply tries every operation, in order, whatever becomes of the others, and returns those that failed (nil if
 	// none did). Adding the present and deleting the absent succeed; any operation on an absent set fails except
 	// deleting. When ctx ends, the operations not yet tried fail with its error.

@@ -9,6 +9,9 @@ type Table interface {
 	// namespace where nothing was ever programmed gives an empty state.
 	Dump(ctx context.Context) (State, error)
 
+	// Read returns those of the virtual servers that exist: what Dump says of them, at the cost of a few.
+	Read(ctx context.Context, keys []Key) (map[Key]VirtualServer, error)
+
 	// Apply tries every operation, in order, whatever becomes of the others, and returns those that failed (nil if
 	// none did). Operations are idempotent: adding what is present makes it equal to what was asked (a virtual
 	// server's configuration, a real server's weight, a binding's source), editing what is absent adds it (a real

@@ -30,7 +30,7 @@ func (p *Proxier) Run(ctx context.Context) {
 			p.Sync(ctx)
 			ended = p.now()
 		case <-verify.C:
-			p.Verify(ctx)
+			p.Inspect(ctx)
 		case <-timer.C:
 			p.chores(ctx)
 		}

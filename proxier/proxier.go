@@ -54,6 +54,7 @@ type Proxier struct {
 	// rules are those in place. Families without an entry are not exposed.
 	rules   map[lb.Family]iptables.Ruleset
 	adopted bool // the kernel's state was read once
+	pace    pace
 }
 
 // New returns a proxier that has done nothing yet.

@@ -46,6 +46,7 @@ func (p *Proxier) Verify(ctx context.Context) {
 	} else {
 		p.retries.succeeded(object{})
 	}
+	p.pace.noteFull(p.now(), p.now().Sub(start))
 	p.finish(ctx, start, batch.Changes, done)
 }
 

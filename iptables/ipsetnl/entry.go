@@ -92,6 +92,7 @@ func prefix(a netip.Addr, bits uint8) netip.Prefix {
 // setMessage is one message of a listing: a set's head, and some of its entries.
 type setMessage struct {
 	set     iptables.Set
+	count   uint32 // of entries, in a message about the set itself
 	entries []iptables.Entry
 }
 
@@ -108,7 +109,10 @@ func parseSet(b []byte) (m setMessage, err error) {
 		case attrFamily:
 			m.set.Family, err = parseFamily(v)
 		case attrData:
-			m.set.MaxElem, err = parseMaxElem(v)
+			m.set.MaxElem, err = parseNumber(v, attrMaxElem)
+			if err == nil {
+				m.count, err = parseNumber(v, attrElements)
+			}
 		case attrADT:
 			m.entries, err = parseEntries(v)
 		}
@@ -132,9 +136,10 @@ func parseFamily(v []byte) (iptables.Family, error) {
 	return 0, err
 }
 
-func parseMaxElem(b []byte) (n uint32, err error) {
+// parseNumber returns one of the numbers that a set has, 0 if it is not among them.
+func parseNumber(b []byte, attr uint16) (n uint32, err error) {
 	err = eachAttr(b, func(typ uint16, v []byte) (err error) {
-		if typ == attrMaxElem {
+		if typ == attr {
 			n, err = parseNet32(v)
 		}
 		return err

@@ -83,7 +83,7 @@ func TestKernelLeftover(t *testing.T) {
 	if err := s.Ensure(t.Context(), []iptables.Set{small}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.header("S"); err != nil || got != small {
+	if got, err := s.header("S"); err != nil || got.set != small {
 		t.Errorf("grown set: %+v, %v", got, err)
 	}
 	if got, err := s.Dump(t.Context(), []iptables.Set{left}); err != nil || len(got) != 0 {

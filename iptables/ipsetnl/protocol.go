@@ -45,6 +45,7 @@ const (
 	attrMaxElem  = 19
 	attrIP2      = 20 // of an entry; 20 means netmask in a set
 	attrCIDR2    = 21
+	attrElements = 24 // how many entries a set has
 )
 
 // Attributes in attrIP and attrIP2.

@@ -93,10 +93,11 @@ func (s *Sets) ensure(ctx context.Context, want iptables.Set) error {
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	have, err := s.header(want.Name)
+	header, err := s.header(want.Name)
 	if err != nil {
 		return fmt.Errorf("look at the one there: %w", err)
 	}
+	have := header.set
 	if have.Type != want.Type || have.Family != want.Family {
 		return fmt.Errorf("%w: %s %s instead of %s %s", iptables.ErrSetType, have.Type, have.Family, want.Type, want.Family)
 	}
@@ -114,16 +115,39 @@ func (s *Sets) create(set iptables.Set) error {
 	return s.conn.do(cmdCreate, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, createMessage(set), nil)
 }
 
-func (s *Sets) header(name string) (iptables.Set, error) {
-	var set iptables.Set
+// header returns a set without its entries.
+func (s *Sets) header(name string) (setMessage, error) {
+	var set setMessage
 	err := s.conn.do(cmdList, unix.NLM_F_DUMP, listMessage(name, listHeader), func(b []byte) error {
 		m, err := parseSet(b)
 		if m.set.Type != "" { // the last message of a set has only its name
-			set = m.set
+			set = m
 		}
 		return err
 	})
 	return set, err
+}
+
+// Count implements iptables.Sets.
+func (s *Sets) Count(ctx context.Context, sets []iptables.Set) (map[string]int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	counts := map[string]int{}
+	for _, set := range sets {
+		err := ctx.Err()
+		var have setMessage
+		if err == nil {
+			have, err = s.header(set.Name)
+		}
+		if errors.Is(err, iptables.ErrNoSet) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ipset: count %s: %w", set.Name, err)
+		}
+		counts[set.Name] = int(have.count)
+	}
+	return counts, nil
 }
 
 // growName is the set that a grown one is built in. No rule refers to it, so one that is there was left behind.

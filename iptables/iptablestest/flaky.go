@@ -51,6 +51,14 @@ func (f *FlakySets) Dump(ctx context.Context, sets []iptables.Set) (iptables.Set
 	return f.inner.Dump(ctx, sets)
 }
 
+// Count implements iptables.Sets.
+func (f *FlakySets) Count(ctx context.Context, sets []iptables.Set) (map[string]int, error) {
+	if f.fails() {
+		return nil, fmt.Errorf("ipset: count: %w", ErrInjected)
+	}
+	return f.inner.Count(ctx, sets)
+}
+
 // Apply implements iptables.Sets. Operations reach the inner implementation one at a time, so that the failures
 // come back in the order of the operations.
 func (f *FlakySets) Apply(ctx context.Context, ops []iptables.SetOp) []*iptables.SetError {

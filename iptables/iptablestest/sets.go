@@ -47,6 +47,16 @@ func (f *FakeSets) Clear(name string) {
 	clear(f.sets[name].entries)
 }
 
+// Count implements iptables.Sets.
+func (f *FakeSets) Count(ctx context.Context, sets []iptables.Set) (map[string]int, error) {
+	state, err := f.Dump(ctx, sets)
+	counts := map[string]int{}
+	for name, entries := range state {
+		counts[name] = len(entries)
+	}
+	return counts, err
+}
+
 // Ensure implements iptables.Sets.
 func (f *FakeSets) Ensure(ctx context.Context, sets []iptables.Set) error {
 	f.mu.Lock()

@@ -202,8 +202,20 @@ func testManyEntries(t *testing.T, e SetsEnv) {
 		ops := adds(s, 0, 3000)
 		mustApply(t, e, ops...)
 		wantDump(t, e, []iptables.Set{s}, ops...)
+		wantCount(t, e, s, 3000)
 		mustApply(t, e, dels(s, 100, 3000)...)
 		wantDump(t, e, []iptables.Set{s}, adds(s, 0, 100)...)
+		wantCount(t, e, s, 100)
+	}
+}
+
+func wantCount(t *testing.T, e SetsEnv, s iptables.Set, want int) {
+	t.Helper()
+	absent := s
+	absent.Name = "ABSENT"
+	got, err := e.Sets.Count(t.Context(), []iptables.Set{absent, s})
+	if err != nil || len(got) != 1 || got[s.Name] != want {
+		t.Errorf("count is %v, %v, want %d", got, err, want)
 	}
 }
 

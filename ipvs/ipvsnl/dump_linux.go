@@ -64,6 +64,43 @@ func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServe
 	return virtual, nil
 }
 
+// Read implements ipvs.Table.
+func (t *Table) Read(ctx context.Context, keys []ipvs.Key) (map[ipvs.Key]ipvs.VirtualServer, error) {
+	virtual := make(map[ipvs.Key]ipvs.VirtualServer, len(keys))
+	for _, k := range keys {
+		v, exists, err := t.readVirtual(ctx, k)
+		if err != nil {
+			return nil, fmt.Errorf("read virtual server %s: %w", k, err)
+		}
+		if exists {
+			virtual[k] = v
+		}
+	}
+	return virtual, nil
+}
+
+func (t *Table) readVirtual(ctx context.Context, k ipvs.Key) (v ipvs.VirtualServer, exists bool, err error) {
+	if err := errors.Join(ctx.Err(), ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k}.Validate()); err != nil {
+		return v, false, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	asked := service(k, ipvs.Config{})
+	s, err := t.vs.GetService(&asked)
+	if errors.Is(err, unix.ESRCH) {
+		return v, false, nil
+	}
+	if err != nil {
+		return v, false, err //nolint:wrapcheck // the caller wraps it with the key
+	}
+	_, config, err := fromService(s)
+	if err != nil {
+		return v, false, err
+	}
+	list, err := t.dumpReal(ctx, &asked)
+	return ipvs.VirtualServer{Config: config, Real: list}, true, err
+}
+
 // readProc returns the real servers that /proc shows, nil if it is not worth it or not to be had: then each virtual
 // server is asked for, so that nothing is lost by not having it.
 func (t *Table) readProc(services int) map[ipvs.Key][]ipvs.RealServer {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -52,6 +53,7 @@ func Conformance(t *testing.T, open func(t *testing.T) ipvs.Table) {
 		{"FailuresDoNotStopTheRest", failuresDoNotStopTheRest},
 		{"ContextEnded", contextEnded},
 		{"Conns", conns},
+		{"Read", read},
 		{"Concurrent", concurrent},
 		{"Bind", bindUnbind},
 		{"BindRange", bindRange},
@@ -194,6 +196,28 @@ func conns(b *bench) {
 	}
 	if _, err := b.table.Conns(b.Context(), ipvs.Key{}); !errors.Is(err, ipvs.ErrInvalid) {
 		b.Errorf("connections of no virtual server: %v", err)
+	}
+}
+
+// read compares Read with Dump, for virtual servers of every kind and for absent ones.
+func read(b *bench) {
+	all := keys()
+	for i, k := range all[1:] {
+		b.do(addVirtual(k, ipvs.Config{Scheduler: "wrr", Persistence: time.Duration(i) * time.Minute}))
+		if i%2 == 0 {
+			b.do(addReal(k, server(k, 1)), addReal(k, server(k, 2)))
+		}
+	}
+	want := ipvs.State{Virtual: b.dump().Virtual}
+	got, err := b.table.Read(b.Context(), all)
+	if d := diff(want, ipvs.State{Virtual: got}); d != "" || err != nil || len(got) != len(all)-1 {
+		b.Errorf("%v, all virtual servers (-dump +read):\n%s", err, d)
+	}
+	if got, err = b.table.Read(b.Context(), all[:2]); len(got) != 1 || err != nil {
+		b.Errorf("an absent one and another: %v, %v", got, err)
+	}
+	if got, err = b.table.Read(b.Context(), []ipvs.Key{{}}); !errors.Is(err, ipvs.ErrInvalid) {
+		b.Errorf("no virtual server: %v, %v", got, err)
 	}
 }
 

@@ -62,6 +62,21 @@ func (f *Fake) Dump(ctx context.Context) (ipvs.State, error) {
 	return state, nil
 }
 
+// Read implements ipvs.Table.
+func (f *Fake) Read(ctx context.Context, keys []ipvs.Key) (map[ipvs.Key]ipvs.VirtualServer, error) {
+	for _, k := range keys {
+		if err := cmp.Or(ctx.Err(), ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k}.Validate()); err != nil {
+			return nil, fmt.Errorf("read virtual server %s: %w", k, err)
+		}
+	}
+	state, err := f.Dump(ctx)
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(state.Virtual, func(k ipvs.Key, _ ipvs.VirtualServer) bool { return !slices.Contains(keys, k) })
+	return state.Virtual, nil
+}
+
 // Apply implements ipvs.Table.
 func (f *Fake) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
 	f.mu.Lock()

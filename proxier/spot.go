@@ -1,0 +1,100 @@
+package proxier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/proxier/render"
+)
+
+const (
+	// verifyShare bounds the time that full verifications take: they rest for this many times as long as the last one
+	// took, 0.5 %. On all but large nodes that is less than the sync period.
+	verifyShare = 200
+	// verifyRest bounds the rest, whatever the size of the node.
+	verifyRest = time.Hour
+	// spotKeys is how many virtual servers are compared when it is not yet time for all of them.
+	spotKeys = 64
+)
+
+// pace decides how much of the kernel's state a periodic verification reads.
+type pace struct {
+	full time.Time  // when everything is to be read again
+	left []ipvs.Key // virtual servers that spot checks have not read in this round
+}
+
+// noteFull notes a verification of everything, which took so long.
+func (c *pace) noteFull(end time.Time, took time.Duration) {
+	c.full, c.left = end.Add(min(verifyShare*took, verifyRest)), nil
+}
+
+// next returns the virtual servers to read now; each is returned once before any is again.
+func (c *pace) next(all map[ipvs.Key]ipvs.VirtualServer) []ipvs.Key {
+	if len(c.left) == 0 {
+		c.left = make([]ipvs.Key, 0, len(all))
+		for k := range all {
+			c.left = append(c.left, k)
+		}
+	}
+	n := min(spotKeys, len(c.left))
+	keys := c.left[len(c.left)-n:]
+	c.left = c.left[:len(c.left)-n]
+	return keys
+}
+
+// Inspect looks whether others changed the kernel's state, and repairs it. It reads everything if that is cheap or was
+// long ago; else rules, settings, the sizes of sets and some virtual servers, others each time, and everything if
+// something of that is not as it was left. So what empties or deletes a kind of object is found within a sync period
+// on nodes of any size, and any other change within the rest that verifyShare gives.
+func (p *Proxier) Inspect(ctx context.Context) {
+	if !p.adopted || !p.now().Before(p.pace.full) {
+		p.Verify(ctx)
+		return
+	}
+	if err := p.prepare(ctx); err != nil {
+		p.verifyFailed(ctx, err)
+		return
+	}
+	if err := p.spotCheck(ctx); err != nil {
+		klog.FromContext(ctx).Info("The kernel's state is not as it was left; all of it is verified", "found", err.Error())
+		p.Verify(ctx)
+	}
+}
+
+// errDrift is the finding of a spot check.
+var errDrift = errors.New("differs from what was left there")
+
+// spotCheck returns the first difference that it finds, or the error that kept it from looking.
+func (p *Proxier) spotCheck(ctx context.Context) error {
+	var sets []iptables.Set
+	for _, f := range p.plane.families() {
+		sets = append(sets, render.Sets(f)...)
+	}
+	counts, err := p.plane.Sets.Count(ctx, sets)
+	if err != nil {
+		return fmt.Errorf("counting entries: %w", err)
+	}
+	for _, s := range sets {
+		if got, want := counts[s.Name], len(p.state.Sets[s.Name]); got != want {
+			return fmt.Errorf("set %s has %d entries instead of %d: %w", s.Name, got, want, errDrift)
+		}
+	}
+	keys := p.pace.next(p.state.IPVS.Virtual)
+	found, err := p.plane.IPVS.Read(ctx, keys)
+	if err != nil {
+		return fmt.Errorf("reading virtual servers: %w", err)
+	}
+	for _, k := range keys {
+		want, known := p.state.IPVS.Virtual[k]
+		if got, exists := found[k]; exists != known || exists && !got.Equal(want) {
+			return fmt.Errorf("virtual server %s %w", k, errDrift)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package proxier_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/kube-hop/kube-hop/iptables"
+	"github.com/kube-hop/kube-hop/iptables/iptablestest"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/metrics"
+	"github.com/kube-hop/kube-hop/proxier"
+)
+
+// slowTable takes a second to read everything, and counts how often that and the reading of some is done.
+type slowTable struct {
+	*ipvstest.Fake
+
+	now   time.Time
+	dumps int
+	read  map[ipvs.Key]int
+}
+
+func (s *slowTable) Dump(ctx context.Context) (ipvs.State, error) {
+	s.dumps++
+	s.now = s.now.Add(time.Second)
+	return s.Fake.Dump(ctx)
+}
+
+func (s *slowTable) Read(ctx context.Context, keys []ipvs.Key) (map[ipvs.Key]ipvs.VirtualServer, error) {
+	for _, k := range keys {
+		s.read[k]++
+	}
+	return s.Fake.Read(ctx, keys)
+}
+
+// largeNode is a node with many Services, where reading everything is dear.
+func largeNode(t *testing.T, services int) (*proxier.Proxier, *slowTable, *iptablestest.FakeSets) {
+	t.Helper()
+	table := &slowTable{Fake: ipvstest.NewFake(nodeAddresses...), now: time.Unix(1_700_000_000, 0), read: map[ipvs.Key]int{}}
+	sets := iptablestest.NewFakeSets()
+	plane := proxier.Dataplane{IPVS: table, Sets: sets, Rules: map[lb.Family]iptables.Rules{lb.IPv4: iptablestest.NewFakeRules()}}
+	p := proxier.New(loopConfig(0), plane, metrics.New(), func() time.Time { return table.now })
+	for i := range services {
+		s := service(0)
+		s.Name.Name = fmt.Sprintf("s%d", i)
+		s.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}
+		p.Tracker.SetService(s)
+	}
+	p.Tracker.Synced()
+	p.Sync(t.Context())
+	if table.dumps != 1 {
+		t.Fatalf("the start reads everything %d times", table.dumps)
+	}
+	return p, table, sets
+}
+
+// TestLargeNodeIsNotReadWholeEachTime: reading everything rests for 200 times as long as it took; meanwhile each virtual
+// server is read once in a round.
+func TestLargeNodeIsNotReadWholeEachTime(t *testing.T) {
+	p, table, _ := largeNode(t, 640)
+	for range 10 {
+		p.Inspect(t.Context())
+	}
+	if table.dumps != 1 || len(table.read) != 640 {
+		t.Errorf("%d more reads of everything, %d of 640 virtual servers read in ten checks", table.dumps-1, len(table.read))
+	}
+	for k, n := range table.read {
+		if n != 1 {
+			t.Errorf("%s was read %d times in a round", k, n)
+		}
+	}
+	table.now = table.now.Add(200 * time.Second)
+	p.Inspect(t.Context())
+	if table.dumps != 2 {
+		t.Errorf("after the rest: %d reads of everything", table.dumps-1)
+	}
+}
+
+// TestSpotCheckFindsDamage: what one spot check finds is repaired at once, whatever else is damaged with it.
+func TestSpotCheckFindsDamage(t *testing.T) {
+	for name, damage := range map[string]func(*slowTable, *iptablestest.FakeSets){
+		"ipvsadm -C":  func(s *slowTable, _ *iptablestest.FakeSets) { s.Load(ipvs.State{}) },
+		"ipset flush": func(_ *slowTable, f *iptablestest.FakeSets) { f.Clear("KUBE-HOP-SERVED") },
+		"one is deleted": func(s *slowTable, _ *iptablestest.FakeSets) {
+			s.Apply(context.Background(), []ipvs.Op{{Verb: ipvs.DeleteVirtual, Key: someKey}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, table, sets := largeNode(t, 60)
+			before, err := table.Fake.Dump(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			damage(table, sets)
+			p.Inspect(t.Context())
+			after, err := table.Fake.Dump(t.Context())
+			if err != nil || len(after.Virtual) != len(before.Virtual) || len(after.Bound) != len(before.Bound) {
+				t.Errorf("%v, %d virtual servers of %d", err, len(after.Virtual), len(before.Virtual))
+			}
+			served := iptables.Set{Name: "KUBE-HOP-SERVED"}
+			if n, err := sets.Count(t.Context(), []iptables.Set{served}); err != nil || n[served.Name] != len(before.Virtual) {
+				t.Errorf("%v, %d frontends are let through the guard", err, n[served.Name])
+			}
+			if table.dumps != 2 {
+				t.Errorf("%d reads of everything, want one", table.dumps-1)
+			}
+		})
+	}
+}
+
+// someKey is a virtual server of largeNode.
+var someKey = ipvs.Key{Addr: netip.MustParseAddr("10.96.0.7"), Port: 80, Proto: ipvs.TCP}
