@@ -1,6 +1,9 @@
 package ipvs
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
 // Table is the IPVS state of one network namespace, ours and that of others. Its methods may be called from several
 // goroutines.
@@ -11,6 +14,9 @@ type Table interface {
 
 	// Read returns those of the virtual servers that exist: what Dump says of them, at the cost of a few.
 	Read(ctx context.Context, keys []Key) (map[Key]VirtualServer, error)
+
+	// Bound returns every prefix bound to our device with its source, as Dump does.
+	Bound(ctx context.Context) (map[netip.Prefix]netip.Addr, error)
 
 	// Apply tries every operation, in order, whatever becomes of the others, and returns those that failed (nil if
 	// none did). Operations are idempotent: adding what is present makes it equal to what was asked (a virtual

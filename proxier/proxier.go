@@ -85,6 +85,9 @@ func (p *Proxier) Sync(ctx context.Context) {
 	if batch.FactsChanged {
 		p.followNode(ctx)
 	}
+	if batch.BoundMayDiffer {
+		touched = append(touched, p.reviewBound(ctx)...)
+	}
 	touched = append(touched, p.retries.due(start)...)
 	p.finish(ctx, start, batch.Changes, p.converge(ctx, touched))
 }

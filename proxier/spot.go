@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -85,6 +87,13 @@ func (p *Proxier) spotCheck(ctx context.Context) error {
 			return fmt.Errorf("set %s has %d entries instead of %d: %w", s.Name, got, want, errDrift)
 		}
 	}
+	bound, err := p.plane.IPVS.Bound(ctx)
+	if err != nil {
+		return fmt.Errorf("reading local routes: %w", err)
+	}
+	if !maps.Equal(bound, p.state.IPVS.Bound) {
+		return fmt.Errorf("%d local routes instead of %d, or other ones: %w", len(bound), len(p.state.IPVS.Bound), errDrift)
+	}
 	keys := p.pace.next(p.state.IPVS.Virtual)
 	found, err := p.plane.IPVS.Read(ctx, keys)
 	if err != nil {
@@ -97,4 +106,32 @@ func (p *Proxier) spotCheck(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// reviewBound reads which prefixes are bound, after somebody may have changed that, and returns those that are not as
+// they were left. On a node that nobody else touches this is never called.
+func (p *Proxier) reviewBound(ctx context.Context) []render.Touched {
+	found, err := p.plane.IPVS.Bound(ctx)
+	if err != nil {
+		p.verifyFailed(ctx, err)
+		return nil
+	}
+	left := p.state
+	p.state.IPVS.Bound = found
+	p.repaired(ctx, render.KindBound, render.BoundDrift(left.IPVS.Bound, found))
+	var prefixes []netip.Prefix
+	for prefix, source := range left.IPVS.Bound {
+		if f, ok := found[prefix]; !ok || f != source {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	for prefix := range found {
+		if _, ok := left.IPVS.Bound[prefix]; !ok {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	if len(prefixes) == 0 {
+		return nil
+	}
+	return []render.Touched{{Prefixes: prefixes}}
 }

@@ -3,6 +3,7 @@ package proxier_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -115,3 +116,25 @@ func TestSpotCheckFindsDamage(t *testing.T) {
 
 // someKey is a virtual server of largeNode.
 var someKey = ipvs.Key{Addr: netip.MustParseAddr("10.96.0.7"), Port: 80, Proto: ipvs.TCP}
+
+// TestLostRoutesComeBackAtOnce: the news that somebody took routes away is enough; nothing else is read for it.
+func TestLostRoutesComeBackAtOnce(t *testing.T) {
+	p, table, _ := largeNode(t, 60)
+	before, err := table.Fake.Dump(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := before
+	state.Bound = nil
+	table.Load(state)
+	p.Tracker.BoundMayDiffer()
+	<-p.Tracker.Wake()
+	p.Sync(t.Context())
+	after, err := table.Fake.Dump(t.Context())
+	if err != nil || !maps.Equal(after.Bound, before.Bound) || len(before.Bound) == 0 {
+		t.Errorf("%v, %d bound prefixes, want %d", err, len(after.Bound), len(before.Bound))
+	}
+	if table.dumps != 1 || len(table.read) != 0 {
+		t.Errorf("%d reads of everything, %d virtual servers read", table.dumps-1, len(table.read))
+	}
+}

@@ -25,6 +25,7 @@ type Tracker struct {
 	pending  Changes
 	dirty    map[lb.Name]struct{}
 	allDirty bool
+	boundMay bool // somebody may have taken bound prefixes away
 }
 
 // Object is one Service with its slices, sorted by name. Either may be missing.
@@ -47,6 +48,8 @@ type Batch struct {
 	Changes
 	// Changed are the objects that changed, or all when Facts changed. Their slices are not changed later.
 	Changed []Object
+	// BoundMayDiffer is set when somebody may have taken away what makes VIPs local.
+	BoundMayDiffer bool
 	// FactsChanged is set when something changed on which every Service depends.
 	FactsChanged bool
 	Node         lb.Node
@@ -157,6 +160,14 @@ func (t *Tracker) SetLocalAddresses(addrs []netip.Addr) {
 	t.touchAll()
 }
 
+// BoundMayDiffer says that somebody may have taken away what makes VIPs local.
+func (t *Tracker) BoundMayDiffer() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.boundMay = true
+	t.signal()
+}
+
 // Synced implements lb.Sink.
 func (t *Tracker) Synced() {
 	t.mu.Lock()
@@ -194,7 +205,7 @@ func (t *Tracker) Take() Batch {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := Batch{
-		Changes: t.pending, FactsChanged: t.allDirty,
+		Changes: t.pending, FactsChanged: t.allDirty, BoundMayDiffer: t.boundMay,
 		Node: t.node, ServiceCIDRs: t.cidrs, Local: t.local,
 	}
 	if t.allDirty {
@@ -214,7 +225,7 @@ func (t *Tracker) Take() Batch {
 		}
 	}
 	slices.SortFunc(b.Changed, func(a, b Object) int { return a.Name.Compare(b.Name) })
-	t.pending, t.allDirty = Changes{}, false
+	t.pending, t.allDirty, t.boundMay = Changes{}, false, false
 	clear(t.dirty)
 	return b
 }

@@ -75,6 +75,7 @@ func run(ctx context.Context, c config.Config) error {
 	g.Go(func() error { return from.Run(ctx, p.Tracker) })
 	g.Go(func() error { p.Run(ctx); return nil })
 	g.Go(func() error { followAddresses(ctx, k, p.Tracker); return nil })
+	g.Go(func() error { k.table.WatchBound(ctx, p.Tracker.BoundMayDiffer); return nil })
 	var families []string
 	for f := range k.Rules {
 		families = append(families, f.String())

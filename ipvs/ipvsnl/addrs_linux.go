@@ -62,8 +62,13 @@ const (
 // listen, so that a change right before is not missed. Where the kernel drops messages it begins again. It returns
 // when ctx ends; changed is not called any more then.
 func (t *Table) WatchAddresses(ctx context.Context, changed func()) {
+	rewatch(ctx, func() bool { return t.watchOnce(ctx, changed) })
+}
+
+// rewatch calls watch again and again until ctx ends, with longer and longer waits while it does not succeed.
+func rewatch(ctx context.Context, watch func() bool) {
 	for wait := minRewatch; ctx.Err() == nil; wait = min(2*wait, maxRewatch) {
-		if t.watchOnce(ctx, changed) {
+		if watch() {
 			wait = minRewatch
 		}
 		timer := time.NewTimer(wait)

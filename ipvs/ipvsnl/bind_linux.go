@@ -165,9 +165,15 @@ func (t *Table) unbind(op ipvs.Op, l *link) error {
 		}
 		l.index = device.Attrs().Index
 	}
+	if t.unbinding != nil {
+		t.unbinding[op.Prefix] = true
+	}
 	r := localRoute(op.Prefix, netip.Addr{})
 	r.LinkIndex = l.index
 	err := t.routes.RouteDel(&r)
+	if err != nil {
+		delete(t.unbinding, op.Prefix)
+	}
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}

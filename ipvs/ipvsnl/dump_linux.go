@@ -168,6 +168,13 @@ func (t *Table) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.Conns
 	return conns, nil
 }
 
+// Bound implements ipvs.Table.
+func (t *Table) Bound(ctx context.Context) (map[netip.Prefix]netip.Addr, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.dumpBound(ctx)
+}
+
 // dumpBound finds our routes. Where the device is gone, so are they.
 func (t *Table) dumpBound(ctx context.Context) (map[netip.Prefix]netip.Addr, error) {
 	bound := map[netip.Prefix]netip.Addr{}

@@ -325,6 +325,54 @@ func TestKernelNodeAddresses(t *testing.T) {
 	<-ended
 }
 
+// TestKernelWatchBound: what others take away is told, what we take away ourselves is not.
+func TestKernelWatchBound(t *testing.T) {
+	n := newNode(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	changes, ended := make(chan struct{}, 100), make(chan struct{})
+	go func() {
+		defer close(ended)
+		n.WatchBound(ctx, func() { changes <- struct{}{} })
+	}()
+	<-changes // it listens
+	expect := func(what string) {
+		t.Helper()
+		select {
+		case <-changes:
+		case <-time.After(10 * time.Second):
+			t.Errorf("nothing was told after %s", what)
+		}
+	}
+	v4, v6 := bind("10.96.0.0/16", netip.Addr{}), bind("fd96::1/128", netip.Addr{})
+	n.do(t, v4, v6)
+	for _, op := range []ipvs.Op{v4, v6} {
+		n.do(t, op)
+		routes, err := n.links.RouteListFiltered(family(op.Prefix), &netlink.Route{Table: unix.RT_TABLE_LOCAL, Protocol: ipvsnl.RouteProtocol},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+		must(t, err)
+		must(t, n.links.RouteDel(&routes[0]))
+		expect("the route " + op.Prefix.String() + " was deleted")
+	}
+	// Ours is told from the deletion by others that follows it, whose message comes after it.
+	n.do(t, v4, v6, ipvs.Op{Verb: ipvs.Unbind, Prefix: v4.Prefix})
+	device, err := n.links.LinkByName(ipvsnl.DefaultDevice)
+	must(t, err)
+	must(t, n.links.LinkSetDown(device))
+	expect("the device was set down")
+	must(t, n.links.LinkDel(device))
+	expect("the device was deleted")
+	cancel()
+	<-ended
+	must(t, err)
+}
+
+func family(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}
+
 // The sysctls of the namespace can be set, and are then as wanted.
 func TestKernelSysctls(t *testing.T) {
 	newNode(t)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -39,6 +40,9 @@ type Table struct {
 	mu     sync.Mutex // one request at a time: answers on a socket carry no more than a sequence number
 	vs     *libipvs.Handle
 	routes *netlink.Handle
+	// unbinding holds the prefixes whose routes are deleted by us, for WatchBound to tell from deletions by others. It
+	// is nil while nobody watches.
+	unbinding map[netip.Prefix]bool
 	// requests carries changes, many to a system call; vs is for the rest.
 	requests *batcher
 }

@@ -102,6 +102,9 @@ func (b *bench) dump() ipvs.State {
 	if err != nil {
 		b.Fatalf("dump: %v", err)
 	}
+	if bound, err := b.table.Bound(b.Context()); err != nil || !maps.Equal(bound, s.Bound) {
+		b.Errorf("bound alone: %v, %v, in the dump: %v", bound, err, s.Bound)
+	}
 	return s
 }
 

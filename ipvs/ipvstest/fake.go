@@ -77,6 +77,12 @@ func (f *Fake) Read(ctx context.Context, keys []ipvs.Key) (map[ipvs.Key]ipvs.Vir
 	return state.Virtual, nil
 }
 
+// Bound implements ipvs.Table.
+func (f *Fake) Bound(ctx context.Context) (map[netip.Prefix]netip.Addr, error) {
+	state, err := f.Dump(ctx)
+	return state.Bound, err
+}
+
 // Apply implements ipvs.Table.
 func (f *Fake) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
 	f.mu.Lock()

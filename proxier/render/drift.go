@@ -7,6 +7,9 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 )
 
+// KindBound is the kind of difference of bound prefixes.
+const KindBound = "vip"
+
 // Difference is what of one kind of object is not as it was left.
 type Difference struct {
 	// Kind is ipvs, vip or set.
@@ -19,7 +22,7 @@ type Difference struct {
 func Drift(left, found State) []Difference {
 	return []Difference{
 		{Kind: "ipvs", Lines: virtualDrift(left.IPVS.Virtual, found.IPVS.Virtual)},
-		{Kind: "vip", Lines: boundDrift(left.IPVS.Bound, found.IPVS.Bound)},
+		{Kind: KindBound, Lines: BoundDrift(left.IPVS.Bound, found.IPVS.Bound)},
 		{Kind: "set", Lines: setDrift(left, found)},
 	}
 }
@@ -45,7 +48,8 @@ func virtualDrift(left, found map[ipvs.Key]ipvs.VirtualServer) []string {
 	return out
 }
 
-func boundDrift(left, found map[netip.Prefix]netip.Addr) []string {
+// BoundDrift names the bound prefixes that are not as they were left, a line each.
+func BoundDrift(left, found map[netip.Prefix]netip.Addr) []string {
 	var out []string
 	for p, source := range left {
 		if f, ok := found[p]; !ok || f != source {
