@@ -82,6 +82,23 @@ func (b *Bed) addPod(node *Host, name string) (*Host, error) {
 	return pod, pod.defaultVia(node.Gateway4, node.Gateway6)
 }
 
+// AddNode adds a node with its pods to a running bed. Outside clients go on to use the first node for Service addresses.
+func (b *Bed) AddNode(ctx context.Context, spec NodeSpec) (*Host, error) {
+	if b.Host(spec.Name) != nil {
+		return nil, fmt.Errorf("testbed: host %s: name taken", spec.Name)
+	}
+	before := len(b.hosts)
+	if err := b.addNode(spec); err != nil {
+		return nil, fmt.Errorf("testbed: %w", err)
+	}
+	for _, h := range b.hosts[before:] {
+		if err := h.waitReady(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return b.Host(spec.Name), nil
+}
+
 // AddPod adds a pod to a node of a running bed; it has the node's next free address.
 func (b *Bed) AddPod(ctx context.Context, node *Host, name string) (*Host, error) {
 	pod, err := b.addPod(node, name)

@@ -332,6 +332,16 @@ func TestAddHosts(t *testing.T) {
 	serve(t, bed.N2, testbed.TCP, 80)
 	checkAnswer(t, pod, c1, testbed.TCP, netip.AddrPortFrom(c1.Addr6, 80))
 	checkAnswer(t, out, bed.N2, testbed.TCP, netip.AddrPortFrom(bed.N2.Addr4, 80))
+	n4, err := bed.AddNode(t.Context(), testbed.NodeSpec{Name: "n4", Pods: []string{"d1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d1 := bed.Host("d1")
+	serve(t, d1, testbed.TCP, 80)
+	for _, dst := range both(d1, 80) {
+		checkAnswer(t, n4, d1, testbed.TCP, dst)
+		checkAnswer(t, c1, d1, testbed.TCP, dst)
+	}
 	if _, err := bed.AddPod(t.Context(), bed.N1, "c1"); err == nil {
 		t.Error("two pods of one name")
 	}
