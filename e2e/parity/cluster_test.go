@@ -50,6 +50,7 @@ type cluster struct {
 	daemons         map[*testbed.Host]*testbed.Proc
 	extra           map[*testbed.Host][]string // flags of the daemon, beyond the usual ones
 	services        int                        // made so far; each has addresses of its own
+	spares          int                        // nodes made for single rows
 	marker          marker
 }
 

@@ -29,7 +29,7 @@ func (s *service) V() frontend { return s.overProto(s.first()).V() }
 // N is the node port of the Service's first port, at the node.
 func (s *service) N(node *testbed.Host) frontend { return s.overProto(s.first()).N(node) }
 
-// external returns V, E and N.
+// externals returns V, E and N.
 func (s *service) externals(node *testbed.Host) []frontend {
 	return []frontend{s.V(), s.E(), s.N(node)}
 }

@@ -4,6 +4,7 @@ package parity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -129,6 +130,25 @@ func (s *service) ingress(addrs ...netip.Addr) {
 	s.row.must(controlplane.SetLoadBalancerIPs(s.row.Context(), s.row.client, namespace, s.Name, addrs...))
 }
 
+// ingressMode publishes load balancer IPs with an ipMode.
+func (s *service) ingressMode(mode corev1.LoadBalancerIPMode, addrs ...netip.Addr) {
+	s.row.Helper()
+	services := s.row.client.CoreV1().Services(namespace)
+	s.row.must(retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		got, err := services.Get(s.row.Context(), s.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		got.Status.LoadBalancer.Ingress = nil
+		for _, a := range addrs {
+			ingress := corev1.LoadBalancerIngress{IP: a.String(), IPMode: &mode}
+			got.Status.LoadBalancer.Ingress = append(got.Status.LoadBalancer.Ingress, ingress)
+		}
+		_, err = services.UpdateStatus(s.row.Context(), got, metav1.UpdateOptions{})
+		return err
+	}))
+}
+
 // update changes the stored Service.
 func (s *service) update(change func(*corev1.Service)) {
 	s.row.Helper()
@@ -149,17 +169,18 @@ func (s *service) update(change func(*corev1.Service)) {
 
 // delete deletes the Service and its slices. Deleting twice is harmless.
 func (s *service) delete() {
-	ctx := context.WithoutCancel(s.row.Context())
-	err := controlplane.DeleteService(ctx, s.row.client, namespace, s.Name)
-	for family := range families() {
-		name := s.Name + "-" + strings.ToLower(string(family))
-		if derr := controlplane.DeleteSlice(ctx, s.row.client, namespace, name); err == nil {
-			err = derr
-		}
-	}
-	if err != nil {
+	if err := s.remove(context.WithoutCancel(s.row.Context())); err != nil {
 		s.row.Errorf("%v", err)
 	}
+}
+
+func (s *service) remove(ctx context.Context) error {
+	errs := []error{controlplane.DeleteService(ctx, s.row.client, namespace, s.Name)}
+	for family := range families() {
+		name := s.Name + "-" + strings.ToLower(string(family))
+		errs = append(errs, controlplane.DeleteSlice(ctx, s.row.client, namespace, name))
+	}
+	return errors.Join(errs...)
 }
 
 // endpoint is a pod, or a node for a pod on its network, as an endpoint of a Service.

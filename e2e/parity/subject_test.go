@@ -91,3 +91,11 @@ func (s subject) version(ctx context.Context) (string, error) {
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	return line, nil
 }
+
+// cleanup is the command that removes all that the subject programmed.
+func (s subject) cleanup() string {
+	if s.kubeHop() {
+		return s.binary + " cleanup"
+	}
+	return s.binary + " --cleanup"
+}

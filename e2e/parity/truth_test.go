@@ -19,6 +19,8 @@ const (
 	rpod    who = "pod on another node, by way of this one"
 	node    who = "the node itself"
 	outside who = "outside machine"
+
+	undetected who = "pod that the proxy cannot tell from others"
 )
 
 // how requests end.
@@ -101,14 +103,21 @@ func TestTruthTable(t *testing.T) {
 			t.Run(row.id, func(t *testing.T) { row.check(t, services, row.id, (*service).C) })
 			continue
 		}
-		for _, x := range []struct {
-			kind  string
-			front func(*service) frontend
-		}{{"E", (*service).E}, {"V", (*service).V}, {"N", func(s *service) frontend { return s.N(setup.N1) }}} {
+		for _, x := range setup.externalKinds() {
 			id := row.id + "-" + x.kind
 			t.Run(id, func(t *testing.T) { row.check(t, services, id, x.front) })
 		}
 	}
+}
+
+// externalKind is a kind of external frontend.
+type externalKind struct {
+	kind  string
+	front func(*service) frontend
+}
+
+func (c *cluster) externalKinds() []externalKind {
+	return []externalKind{{"E", (*service).E}, {"V", (*service).V}, {"N", func(s *service) frontend { return s.N(c.N1) }}}
 }
 
 // title puts the row into words.
@@ -126,7 +135,7 @@ func (row truth) title(id string) string {
 // check asks with the endpoints on both nodes, on the other node only, and nowhere.
 func (row truth) check(t *testing.T, services truthServices, id string, front func(*service) frontend) {
 	r := begin(t, id, row.title(id))
-	client := map[who]*testbed.Host{pod: r.A2, rpod: r.C1, node: r.N1, outside: r.Out}[row.client]
+	client := map[who]*testbed.Host{pod: r.A2, rpod: r.C1, undetected: r.A2, node: r.N1, outside: r.Out}[row.client]
 	both := "both"
 	if row.remote == arriving { // half of the answers would be lost
 		both = "local"
