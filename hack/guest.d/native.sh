@@ -23,6 +23,8 @@ run_native_or_machine() {
 	exec env "${env[@]}" unshare -nm --propagation private /bin/sh -ec '
 		mount -t tmpfs tmpfs /run/netns
 		mount -t sysfs sysfs /sys
+		mount -t bpf bpf /sys/fs/bpf
+		mount -t cgroup2 cgroup2 /sys/fs/cgroup
 		ip link set lo up
 		limit=$1
 		shift
