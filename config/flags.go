@@ -27,6 +27,7 @@ type Flags struct {
 	MasqueradeBit int
 
 	NodePortAddresses  []string
+	LocalhostNodePorts bool
 	DetectLocalMode    string
 	ClusterCIDR        string
 	PodBridgeInterface string
@@ -77,6 +78,7 @@ func (f *Flags) AddRender(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.MasqueradeAll, "masquerade-all", false, "masquerade all traffic to ClusterIPs")
 	fs.IntVar(&f.MasqueradeBit, "iptables-masquerade-bit", 14, "bit of the packet mark that asks for masquerading, 0 to 31")
 	fs.StringSliceVar(&f.NodePortAddresses, "nodeport-addresses", nil, `CIDRs of the node addresses that answer on node ports, or "primary" for the node IPs; default is all addresses`)
+	fs.BoolVar(&f.LocalhostNodePorts, "iptables-localhost-nodeports", true, "let node ports answer on 127.0.0.1 and ::1, to programs of the node alone, if --nodeport-addresses selects those")
 	fs.StringVar(&f.DetectLocalMode, "detect-local-mode", DetectClusterCIDR, "how traffic of local pods is told: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix")
 	fs.StringVar(&f.ClusterCIDR, "cluster-cidr", "", "pod range of the cluster, for dual stack one of each family separated by a comma")
 	fs.StringVar(&f.PodBridgeInterface, "pod-bridge-interface", "", "bridge of the local pods, for --detect-local-mode=BridgeInterface")

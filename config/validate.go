@@ -61,7 +61,7 @@ func (f Flags) render(v *validator) render.Config {
 	v.check(f.MasqueradeBit >= 0 && f.MasqueradeBit <= 31, "--iptables-masquerade-bit", f.MasqueradeBit, "0 to 31")
 	return render.Config{
 		Scheduler: f.Scheduler, MasqueradeAll: f.MasqueradeAll, MasqueradeBit: uint(f.MasqueradeBit) & 31, //nolint:gosec // checked above
-		Local: f.detector(v), IPv4: true, IPv6: true,
+		Local: f.detector(v), IPv4: true, IPv6: true, Loopback: f.LocalhostNodePorts,
 	}
 }
 
@@ -154,7 +154,6 @@ func (v *validator) nodePortAddresses(values []string) render.NodePortAddresses 
 		case "all":
 			cidrs = append(cidrs, "0.0.0.0/0", "::/0")
 		case "localhost":
-			// In IPVS mode nothing answers on loopback, but the family counts as selected.
 			cidrs = append(cidrs, "127.0.0.0/8", "::1/128")
 		default:
 			cidrs = append(cidrs, s)

@@ -31,5 +31,8 @@ func (p *Proxier) Cleanup(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("sets of %s: %w", f, err))
 		}
 	}
+	if p.plane.Loopback != nil {
+		errs = append(errs, p.plane.Loopback.Remove(ctx))
+	}
 	return errors.Join(errs...)
 }

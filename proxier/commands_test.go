@@ -241,6 +241,8 @@ func changeKernel(ts *testscript.TestScript, _ bool, args []string) {
 		for f, r := range m.rules {
 			ts.Check(r.Remove(ctx, render.Skeleton(f, lb.Node{}, render.Config{MasqueradeBit: 14})))
 		}
+	case "remove-loopback":
+		m.looped.Clear()
 	case "reset-sysctl":
 		m.sysctls = append(m.sysctls, args[1])
 	default:

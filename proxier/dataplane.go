@@ -9,6 +9,7 @@ import (
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/loopback"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -16,6 +17,8 @@ import (
 type Dataplane struct {
 	IPVS ipvs.Table
 	Sets iptables.Sets
+	// Loopback is nil where node ports cannot answer on loopback.
+	Loopback loopback.Table
 	// Rules has one entry for each family that is served.
 	Rules map[lb.Family]iptables.Rules
 	// Sysctls sets the kernel settings that differ from what IPVS needs. It returns what it changed, a line each,
@@ -130,11 +133,14 @@ func phaseLen(plan render.Plan) int {
 // batch tries the operations of one phase and returns the error of each that failed, by its index.
 func (d Dataplane) batch(ctx context.Context, batch render.Plan) map[int]error {
 	var onIPVS []ipvs.Op
-	var onSets []iptables.SetOp
+	var onSets, onLoopback []iptables.SetOp
 	for _, o := range batch {
-		if o.IPVS != nil {
+		switch {
+		case o.IPVS != nil:
 			onIPVS = append(onIPVS, *o.IPVS)
-		} else {
+		case o.Set.Set == loopback.SetName:
+			onLoopback = append(onLoopback, *o.Set)
+		default:
 			onSets = append(onSets, *o.Set)
 		}
 	}
@@ -145,6 +151,9 @@ func (d Dataplane) batch(ctx context.Context, batch render.Plan) map[int]error {
 	}
 	if len(onSets) > 0 {
 		setErrors = d.Sets.Apply(ctx, onSets)
+	}
+	if len(onLoopback) > 0 && d.Loopback != nil {
+		setErrors = append(setErrors, d.Loopback.Apply(ctx, onLoopback)...)
 	}
 	if len(ipvsErrors)+len(setErrors) == 0 {
 		return nil

@@ -22,6 +22,8 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/loopback"
+	"github.com/kube-hop/kube-hop/loopback/loopbacktest"
 	"github.com/kube-hop/kube-hop/metrics"
 	"github.com/kube-hop/kube-hop/proxier"
 	"github.com/kube-hop/kube-hop/proxier/render"
@@ -33,6 +35,7 @@ type machine struct {
 	now     time.Time
 	table   *ipvstest.Fake
 	sets    *iptablestest.FakeSets
+	looped  *loopbacktest.Fake
 	rules   map[lb.Family]iptables.Rules
 	fake4   *iptablestest.FakeRules // rules of IPv4, for a look at them
 	refused string                  // operations that contain this text fail
@@ -55,6 +58,7 @@ func setup(flaky int) func(*testscript.Env) error {
 		m := &machine{
 			now: time.Unix(1_700_000_000, 0), flaky: flaky,
 			table: ipvstest.NewFake(nodeAddresses...), sets: iptablestest.NewFakeSets(),
+			looped: loopbacktest.NewFake(),
 		}
 		m.fake4 = iptablestest.NewFakeRules()
 		m.rules = map[lb.Family]iptables.Rules{lb.IPv4: m.fake4, lb.IPv6: iptablestest.NewFakeRules()}
@@ -80,9 +84,11 @@ func (m *machine) start(args []string) error {
 		return err
 	}
 	plane := proxier.Dataplane{IPVS: refusingTable{m.table, m}, Sets: refusingSets{m.sets, m}, Rules: m.rules}
+	plane.Loopback = refusingLoopback{m.looped, m}
 	if m.flaky > 0 {
 		plane.IPVS = ipvstest.NewFlaky(m.tb, plane.IPVS, m.flaky, 1)
 		plane.Sets = flakyApply{plane.Sets, iptablestest.NewFlakySets(m.tb, plane.Sets, m.flaky, 1)}
+		plane.Loopback = loopbacktest.NewFlaky(m.tb, plane.Loopback, m.flaky, 1)
 	}
 	plane.Sysctls = func(context.Context) ([]string, error) {
 		changed := m.sysctls
@@ -144,6 +150,24 @@ func (r refusingSets) Apply(ctx context.Context, ops []iptables.SetOp) []*iptabl
 	return out
 }
 
+// refusingLoopback fails the operations that the script named.
+type refusingLoopback struct {
+	loopback.Table
+	m *machine
+}
+
+func (r refusingLoopback) Apply(ctx context.Context, ops []iptables.SetOp) []*iptables.SetError {
+	var out []*iptables.SetError
+	for _, op := range ops {
+		if r.m.refuses(op.String()) {
+			out = append(out, &iptables.SetError{Op: op, Err: errRefused})
+			continue
+		}
+		out = append(out, r.Table.Apply(ctx, []iptables.SetOp{op})...)
+	}
+	return out
+}
+
 func (m *machine) refuses(op string) bool { return m.refused != "" && strings.Contains(op, m.refused) }
 
 // settle repeats a step until nothing waits for a retry, as the loop does. Without injected failures the first run
@@ -170,6 +194,9 @@ func (m *machine) dump(w io.Writer) error {
 	}
 	sets, err := m.sets.Dump(ctx, append(render.Sets(lb.IPv4), render.Sets(lb.IPv6)...))
 	if err != nil {
+		return err
+	}
+	if sets[loopback.SetName], err = m.looped.Dump(ctx); err != nil {
 		return err
 	}
 	_, err = io.WriteString(w, render.StateOf(kernel, sets).Text())

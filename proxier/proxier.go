@@ -154,12 +154,22 @@ func (p *Proxier) factsOf(b Batch) render.Facts {
 	}
 	node := b.Node
 	node.Name = p.cfg.NodeName
-	return render.Facts{
+	facts := render.Facts{
 		Node:         node,
 		Local:        local,
 		NodePorts:    p.cfg.NodePorts.Select(local, node),
 		ServiceCIDRs: b.ServiceCIDRs,
 	}
+	if !p.cfg.Render.Loopback {
+		return facts
+	}
+	facts.Loopback = p.cfg.NodePorts.Loopback(local, node)
+	for _, a := range facts.Loopback {
+		if !slices.Contains(facts.NodePorts, a) {
+			facts.NodePorts = append(facts.NodePorts, a) // a stand-in
+		}
+	}
+	return facts
 }
 
 func (p *Proxier) reportConflicts(ctx context.Context, keys []ipvs.Key) {

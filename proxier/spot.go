@@ -12,6 +12,7 @@ import (
 
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/loopback"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -94,6 +95,9 @@ func (p *Proxier) spotCheck(ctx context.Context) error {
 	if !maps.Equal(bound, p.state.IPVS.Bound) {
 		return fmt.Errorf("%d local routes instead of %d, or other ones: %w", len(bound), len(p.state.IPVS.Bound), errDrift)
 	}
+	if err := p.spotCheckLoopback(ctx); err != nil {
+		return err
+	}
 	keys := p.pace.next(p.state.IPVS.Virtual)
 	found, err := p.plane.IPVS.Read(ctx, keys)
 	if err != nil {
@@ -104,6 +108,21 @@ func (p *Proxier) spotCheck(ctx context.Context) error {
 		if got, exists := found[k]; exists != known || exists && !got.Equal(want) {
 			return fmt.Errorf("virtual server %s %w", k, errDrift)
 		}
+	}
+	return nil
+}
+
+// spotCheckLoopback compares all of it: there are no more entries than node ports.
+func (p *Proxier) spotCheckLoopback(ctx context.Context) error {
+	if p.plane.Loopback == nil {
+		return nil
+	}
+	entries, err := p.plane.Loopback.Dump(ctx)
+	if err != nil {
+		return fmt.Errorf("reading node ports on loopback: %w", err)
+	}
+	if left := p.state.Sets[loopback.SetName]; !maps.Equal(entries, left) {
+		return fmt.Errorf("%d node ports on loopback instead of %d, or other ones: %w", len(entries), len(left), errDrift)
 	}
 	return nil
 }

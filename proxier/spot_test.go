@@ -13,6 +13,7 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/ipvs/ipvstest"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/loopback/loopbacktest"
 	"github.com/kube-hop/kube-hop/metrics"
 	"github.com/kube-hop/kube-hop/proxier"
 )
@@ -136,5 +137,31 @@ func TestLostRoutesComeBackAtOnce(t *testing.T) {
 	}
 	if table.dumps != 1 || len(table.read) != 0 {
 		t.Errorf("%d reads of everything, %d virtual servers read", table.dumps-1, len(table.read))
+	}
+}
+
+// TestLostLoopbackIsFound: what leads loopback to node ports is looked at even when little else is.
+func TestLostLoopbackIsFound(t *testing.T) {
+	table := &slowTable{Fake: ipvstest.NewFake(nodeAddresses...), now: time.Unix(1_700_000_000, 0), read: map[ipvs.Key]int{}}
+	looped := loopbacktest.NewFake()
+	config := loopConfig(0)
+	config.Render.Loopback = true
+	p := proxier.New(config, proxier.Dataplane{
+		IPVS: table, Sets: iptablestest.NewFakeSets(), Loopback: looped,
+		Rules: map[lb.Family]iptables.Rules{lb.IPv4: iptablestest.NewFakeRules()},
+	}, metrics.New(), func() time.Time { return table.now })
+	p.Tracker.SetLocalAddresses(nodeAddresses)
+	s := service(1)
+	s.Ports[0].NodePort = 30080
+	p.Tracker.SetService(s)
+	p.Tracker.Synced()
+	p.Sync(t.Context())
+	for range 2 { // as it was put up, and as it was put right
+		entries, err := looped.Dump(t.Context())
+		if err != nil || len(entries) != 1 {
+			t.Errorf("%v, node ports on loopback: %v, want one", err, entries)
+		}
+		looped.Clear()
+		p.Inspect(t.Context())
 	}
 }

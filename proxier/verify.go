@@ -12,6 +12,7 @@ import (
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/loopback"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -68,7 +69,20 @@ func (p *Proxier) prepare(ctx context.Context) error {
 	for _, f := range p.plane.families() {
 		errs = append(errs, p.prepareFamily(ctx, f))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.prepareLoopback(ctx))...)
+}
+
+// prepareLoopback puts in place what leads loopback to node ports, or takes away what a daemon with other flags left.
+func (p *Proxier) prepareLoopback(ctx context.Context) error {
+	if p.plane.Loopback == nil {
+		return nil
+	}
+	if !p.cfg.Render.Loopback {
+		return p.plane.Loopback.Remove(ctx) //nolint:wrapcheck // names the operation and the object
+	}
+	missing, err := p.plane.Loopback.Ensure(ctx)
+	p.repaired(ctx, "loopback", missing)
+	return err //nolint:wrapcheck // names the operation and the object
 }
 
 func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) error {
@@ -110,6 +124,11 @@ func (p *Proxier) read(ctx context.Context) (render.State, error) {
 	entries, err := p.plane.Sets.Dump(ctx, sets)
 	if err != nil {
 		return render.State{}, fmt.Errorf("reading sets: %w", err)
+	}
+	if p.plane.Loopback != nil {
+		if entries[loopback.SetName], err = p.plane.Loopback.Dump(ctx); err != nil {
+			return render.State{}, fmt.Errorf("reading node ports on loopback: %w", err)
+		}
 	}
 	kernel, err := p.plane.IPVS.Dump(ctx)
 	if err != nil {

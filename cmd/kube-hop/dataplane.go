@@ -13,14 +13,16 @@ import (
 	"github.com/kube-hop/kube-hop/iptables/iptexec"
 	"github.com/kube-hop/kube-hop/ipvs/ipvsnl"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/loopback/sockhook"
 	"github.com/kube-hop/kube-hop/proxier"
 )
 
 // kernel is the real dataplane, with what has to be closed.
 type kernel struct {
 	proxier.Dataplane
-	table *ipvsnl.Table
-	sets  *ipsetnl.Sets
+	table  *ipvsnl.Table
+	sets   *ipsetnl.Sets
+	looped *sockhook.Table // nil if the kernel cannot do it
 }
 
 // openKernel opens the edges to the kernel. A family whose tools are missing is left out with one log line; without
@@ -55,12 +57,20 @@ func openKernel(ctx context.Context) (*kernel, error) {
 		k.close()
 		return nil, fmt.Errorf("no address family can be served: %w", errors.Join(errs...))
 	}
+	if k.looped, err = sockhook.Open(sockhook.Options{}); err != nil {
+		klog.FromContext(ctx).Info("Node ports do not answer on loopback", "problem", err.Error())
+	} else {
+		k.Loopback = k.looped
+	}
 	k.Sysctls = sysctls(k.Rules[lb.IPv6] != nil)
 	return k, nil
 }
 
 func (k *kernel) close() {
 	k.table.Close()
+	if k.looped != nil {
+		k.looped.Close()
+	}
 	if err := k.sets.Close(); err != nil {
 		klog.Background().Error(err, "Closing the ipset socket")
 	}

@@ -59,6 +59,7 @@ func run(ctx context.Context, c config.Config) error {
 		return err
 	}
 	defer k.close()
+	c.Proxier.Render.Loopback = c.Proxier.Render.Loopback && k.Loopback != nil
 	c.Proxier.Render.IPv4, c.Proxier.Render.IPv6 = k.Rules[lb.IPv4] != nil, k.Rules[lb.IPv6] != nil
 
 	m := metrics.New()

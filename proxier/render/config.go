@@ -16,6 +16,8 @@ type Config struct {
 	MasqueradeBit uint
 	// Local says which sources are pods, so that their traffic to ClusterIPs needs no masquerading.
 	Local Detector
+	// Loopback makes node ports answer on loopback addresses too, where NodePortAddresses selects those.
+	Loopback bool
 	// Families that are served. A node without IPv6 leaves it out.
 	IPv4, IPv6 bool
 }

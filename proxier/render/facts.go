@@ -13,8 +13,11 @@ type Facts struct {
 	Node lb.Node
 	// Local are the addresses of this node's interfaces, sorted, without loopback, link-local and bound VIPs.
 	Local []netip.Addr
-	// NodePorts are the addresses that answer on node ports, a subset of Local.
+	// NodePorts are the addresses that answer on node ports: a subset of Local, and stand-ins for loopback.
 	NodePorts []netip.Addr
+	// Loopback has, for each family whose loopback addresses answer on node ports, the one of NodePorts that they
+	// lead to.
+	Loopback []netip.Addr
 	// ServiceCIDRs are the ranges of ClusterIPs; each is bound as a whole, so that a ClusterIP needs no binding of
 	// its own.
 	ServiceCIDRs []netip.Prefix
@@ -23,6 +26,7 @@ type Facts struct {
 // Equal reports whether both say the same.
 func (f Facts) Equal(o Facts) bool {
 	return f.Node.Equal(o.Node) && slices.Equal(f.Local, o.Local) && slices.Equal(f.NodePorts, o.NodePorts) &&
+		slices.Equal(f.Loopback, o.Loopback) &&
 		slices.Equal(f.ServiceCIDRs, o.ServiceCIDRs)
 }
 

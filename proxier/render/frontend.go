@@ -66,6 +66,8 @@ type Frontend struct {
 	Ranges []netip.Prefix
 	// Drop is set when there are endpoints, but none that the traffic policy allows.
 	Drop bool
+	// Loopback is set when loopback addresses, with the same port, lead to the frontend.
+	Loopback bool
 	// VIP is set when the address is made local by kube-hop, and hence guarded; not for the node's own addresses.
 	VIP bool
 }
@@ -95,5 +97,6 @@ func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 func (f Frontend) equal(o Frontend) bool {
 	return f.Key == o.Key && f.Kind == o.Kind && f.Service == o.Service && f.PortName == o.PortName &&
 		f.Created == o.Created && f.Masquerade == o.Masquerade && f.VIP == o.VIP && f.Drop == o.Drop &&
+		f.Loopback == o.Loopback &&
 		slices.Equal(f.Ranges, o.Ranges) && f.Virtual.Equal(o.Virtual)
 }

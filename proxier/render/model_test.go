@@ -8,6 +8,7 @@ import (
 
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/loopback"
 )
 
 // FuzzStepwiseEqualsFull proves the incremental path: after any sequence of changes the state reached operation by
@@ -56,7 +57,8 @@ func FuzzStepwiseEqualsFull(f *testing.F) {
 }
 
 // checkSafe fails if the state after an operation exposes something: a frontend let through the guard without a
-// virtual server behind it, an address local but not guarded, or a virtual server reachable without its SNAT entry.
+// virtual server behind it, an address local but not guarded, or a virtual server reachable, directly or by way of
+// loopback, without its SNAT entry.
 func checkSafe(t *testing.T, st State, after Op) {
 	t.Helper()
 	for set, entries := range st.Sets {
@@ -71,6 +73,15 @@ func checkSafe(t *testing.T, st State, after Op) {
 			if !st.has(keyMember(k, setExternal)) && !st.has(keyMember(k, setExternalLocal)) && !st.holdsClusterIP(k) {
 				t.Fatalf("after %q: %s is served without a masquerade entry", after, k)
 			}
+		}
+	}
+	for e := range st.Sets[loopback.SetName] {
+		k := entryKey(e)
+		if _, ok := st.IPVS.Virtual[k]; !ok {
+			t.Fatalf("after %q: loopback leads to %s, which has no virtual server", after, k)
+		}
+		if !st.has(keyMember(k, setExternal)) && !st.has(keyMember(k, setExternalLocal)) {
+			t.Fatalf("after %q: loopback leads to %s, which has no masquerade entry", after, k)
 		}
 	}
 	for k, ranges := range st.ranges {

@@ -19,21 +19,56 @@ type NodePortAddresses struct {
 
 // Select returns those of the node's addresses that answer on node ports, sorted.
 func (n NodePortAddresses) Select(local []netip.Addr, node lb.Node) []netip.Addr {
-	cidrs := slices.Clone(n.CIDRs)
-	if n.Primary {
-		for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
-			if ip, ok := node.IP(f); ok {
-				cidrs = append(cidrs, host(ip))
-			}
-		}
-	}
 	var out []netip.Addr
 	for _, a := range local {
-		ofFamily := func(p netip.Prefix) bool { return lb.FamilyOf(p.Addr()) == lb.FamilyOf(a) }
-		contains := func(p netip.Prefix) bool { return p.Contains(a) }
-		if !slices.ContainsFunc(cidrs, ofFamily) || slices.ContainsFunc(cidrs, contains) {
+		if n.selects(a, node) {
 			out = append(out, a)
 		}
 	}
 	return out
 }
+
+func (n NodePortAddresses) selects(a netip.Addr, node lb.Node) bool {
+	cidrs := slices.Clone(n.CIDRs)
+	if ip, ok := node.IP(lb.FamilyOf(a)); n.Primary && ok {
+		cidrs = append(cidrs, host(ip))
+	}
+	ofFamily := func(p netip.Prefix) bool { return lb.FamilyOf(p.Addr()) == lb.FamilyOf(a) }
+	contains := func(p netip.Prefix) bool { return p.Contains(a) }
+	return !slices.ContainsFunc(cidrs, ofFamily) || slices.ContainsFunc(cidrs, contains)
+}
+
+// Loopback returns where loopback leads to in each family in which it is selected (its first address is): to the node
+// IP if that answers on node ports, else to the first address that does, else to a stand-in, which answers because of
+// this alone and only to the node itself. A family in which the node has no address is left out, since nothing could
+// be sent from there.
+func (n NodePortAddresses) Loopback(local []netip.Addr, node lb.Node) []netip.Addr {
+	var out []netip.Addr
+	for _, l := range []struct{ loopback, standIn string }{
+		{"127.0.0.1", standIn4}, {"::1", standIn6},
+	} {
+		loopback := netip.MustParseAddr(l.loopback)
+		family := lb.FamilyOf(loopback)
+		if !n.selects(loopback, node) || len(ofFamily(local, family)) == 0 {
+			continue
+		}
+		selected := ofFamily(n.Select(local, node), family)
+		ip, _ := node.IP(family)
+		switch {
+		case slices.Contains(selected, ip):
+			out = append(out, ip)
+		case len(selected) > 0:
+			out = append(out, selected[0])
+		default:
+			out = append(out, netip.MustParseAddr(l.standIn))
+		}
+	}
+	return out
+}
+
+// The stand-ins for loopback are addresses that no host has and no router forwards: the IPv4 dummy address (RFC 7600)
+// and one of the discard prefix (RFC 6666). The node makes them local to itself like a Service's address.
+const (
+	standIn4 = "192.0.0.8"
+	standIn6 = "100::8"
+)

@@ -8,6 +8,7 @@ import (
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/loopback"
 )
 
 // Phase is a step of the order in which operations run.
@@ -64,7 +65,7 @@ func (o Op) String() string {
 // real server that cannot be added or removed holds up nothing.
 func (o Op) Blocks() bool {
 	if o.IPVS == nil {
-		return true
+		return o.Set.Set != loopback.SetName // without it loopback refuses, or leads to what refuses
 	}
 	switch o.IPVS.Verb {
 	case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
@@ -188,6 +189,7 @@ func (d *differ) key(k ipvs.Key) {
 		}
 		d.member(base, keyMember(k, setNoLocal), want && f.Drop, PhaseGuard, PhaseOpen)
 		d.member(base, keyMember(k, setServed), want && f.VIP, PhaseOpen, PhaseClose)
+		d.member(base, loopbackMember(k), want && f.Loopback, PhaseOpen, PhaseClose)
 		d.ranges(base, f.Ranges)
 	}
 	have, exists := d.state.IPVS.Virtual[k]

@@ -86,8 +86,9 @@ func (c cluster) slices(n lb.Name) []lb.EndpointSlice {
 var testFacts = Facts{
 	Node:         lb.Node{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("fd50::11")}},
 	Local:        []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("fd50::11")},
-	NodePorts:    []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("fd50::11")},
+	NodePorts:    []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("100::8")}, // and a stand-in
+	Loopback:     []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("100::8")},
 	ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 }
 
-var testConfig = Config{Scheduler: "rr", MasqueradeBit: 14, IPv4: true, IPv6: true}
+var testConfig = Config{Scheduler: "rr", MasqueradeBit: 14, Loopback: true, IPv4: true, IPv6: true}

@@ -78,8 +78,22 @@ func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, views 
 		return
 	}
 	for _, a := range ofFamily(r.facts.NodePorts, family) {
-		r.add(a, port.Proto, port.NodePort, external.as(NodePort))
+		if r.facts.isLocal(a) || port.Proto != lb.SCTP { // whose sockets cannot be led to a stand-in
+			r.add(a, port.Proto, port.NodePort, r.nodePort(a, port.Proto, external.as(NodePort)))
+		}
 	}
+}
+
+// nodePort completes the frontend of a node port. A stand-in for loopback, alone among the addresses that are not the
+// node's, must not serve anybody else.
+func (r *serviceRenderer) nodePort(a netip.Addr, proto lb.Proto, f Frontend) Frontend {
+	f.Loopback = r.cfg.Loopback && proto != lb.SCTP && slices.Contains(r.facts.Loopback, a)
+	if !r.facts.isLocal(a) {
+		for _, l := range ofFamily(r.facts.Local, lb.FamilyOf(a)) {
+			f.Ranges = append(f.Ranges, host(l))
+		}
+	}
+	return f
 }
 
 // as returns the frontend as one of another kind.

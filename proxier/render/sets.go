@@ -6,6 +6,7 @@ import (
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/loopback"
 )
 
 // The sets that the skeleton's rules look up. Everything per Service that netfilter needs to know is an entry in
@@ -80,6 +81,13 @@ func keyMember(k ipvs.Key, name string) member {
 		set:   setName(lb.FamilyOf(k.Addr), name),
 		entry: iptables.Entry{Prefix: host(k.Addr), Proto: uint8(k.Proto), Port: k.Port},
 	}
+}
+
+// loopbackMember is not in a set of netfilter's, but is one of a table with the same form.
+func loopbackMember(k ipvs.Key) member {
+	m := keyMember(k, "")
+	m.set = loopback.SetName
+	return m
 }
 
 func rangeMember(k ipvs.Key, from netip.Prefix) member {
