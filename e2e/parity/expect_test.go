@@ -123,7 +123,12 @@ func has(h *testbed.Host, a netip.Addr) bool {
 
 // nameOf returns whose address it is.
 func (c *cluster) nameOf(a netip.Addr) string {
-	for _, name := range []string{"n1", "n2", "n3", "a1", "a2", "b1", "b2", "c1", "out"} {
+	names := []string{"n1", "n2", "n3", "a1", "a2", "b1", "b2", "c1", "out"}
+	for i := range c.spares {
+		node, pod := spareNames(i + 1)
+		names = append(names, node, pod)
+	}
+	for _, name := range names {
 		if has(c.Host(name), a) {
 			return name
 		}

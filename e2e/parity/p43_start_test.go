@@ -43,13 +43,7 @@ func TestP43Start(t *testing.T) {
 			r.must(r.Out.RouteVia(netip.PrefixFrom(dst.Addr(), dst.Addr().BitLen()), n.Host))
 		}
 	}
-	// The pod tells what is half-right: a client that was not masqueraded, or that the ranges exclude.
-	wrong, err := r.B1.Sniff(r.Context(), "eth0", func(p testbed.Packet) bool {
-		ours := p.Dst.Port() == portBalanced || p.Dst.Port() == portCluster
-		return !p.Outgoing && (ours && !has(n.Host, p.Src.Addr()) || p.Dst.Port() == portRanged)
-	})
-	r.must(err)
-
+	wrong := r.watchStart(n)
 	probes := startProbes(r)
 	probes.add("node to the kubernetes Service", func(ctx context.Context) error { return r.reachAPI(ctx, n) })
 	for _, dst := range cluster.C().at {
@@ -70,8 +64,43 @@ func TestP43Start(t *testing.T) {
 	for _, err := range probes.stop() {
 		r.Errorf("%v", err)
 	}
-	if count, err := wrong.Count(); count > 0 || err != nil {
-		r.Errorf("%d packets reach the pod unmasqueraded or from outside the ranges (%v)", count, err)
+	wrong.report()
+}
+
+// startWatch is what the pod behind the watched Services sees that is half-right.
+type startWatch struct {
+	row     *row
+	sniffer *testbed.Sniffer
+	seen    map[string]int // by what is wrong
+}
+
+// watchStart watches for clients that are not masqueraded, and for those that the ranges exclude.
+func (r *row) watchStart(n *spare) *startWatch {
+	r.Helper()
+	w := &startWatch{row: r, seen: map[string]int{}}
+	var err error
+	w.sniffer, err = r.B1.Sniff(r.Context(), "eth0", func(p testbed.Packet) bool {
+		what := ""
+		switch port := p.Dst.Port(); {
+		case p.Outgoing:
+		case port == portRanged:
+			what = "let through in spite of the ranges"
+		case (port == portBalanced || port == portCluster) && !has(n.Host, p.Src.Addr()):
+			what = "not masqueraded"
+		}
+		if what != "" {
+			w.seen[fmt.Sprintf("%s to port %d, %s", r.nameOf(p.Src.Addr()), p.Dst.Port(), what)]++
+		}
+		return what != ""
+	})
+	r.must(err)
+	return w
+}
+
+func (w *startWatch) report() {
+	w.row.Helper()
+	if n, err := w.sniffer.Count(); n > 0 || err != nil {
+		w.row.Errorf("packets at the pod: %v (%v)", w.seen, err)
 	}
 }
 

@@ -23,9 +23,9 @@ type spare struct {
 func (r *row) spare() *spare {
 	r.Helper()
 	r.cluster.spares++
-	name := fmt.Sprintf("n%d", 3+r.cluster.spares)
+	name, pod := spareNames(r.cluster.spares)
 	ctx := context.WithoutCancel(r.Context())
-	n, err := r.AddNode(ctx, testbed.NodeSpec{Name: name, Pods: []string{fmt.Sprintf("d%d", r.cluster.spares)}})
+	n, err := r.AddNode(ctx, testbed.NodeSpec{Name: name, Pods: []string{pod}})
 	r.must(err)
 	r.must(n.Do(noRateLimit))
 	_, err = controlplane.ApplyNode(ctx, r.client, controlplane.NewNode(n.Name, n.Addr4, n.Addr6))
@@ -35,8 +35,11 @@ func (r *row) spare() *spare {
 			r.Errorf("%v", err)
 		}
 	})
-	return &spare{Host: n, pod: r.Host(fmt.Sprintf("d%d", r.cluster.spares)), row: r}
+	return &spare{Host: n, pod: r.Host(pod), row: r}
 }
+
+// spareNames returns the names of the i-th spare node and its pod, counted from 1.
+func spareNames(i int) (node, pod string) { return fmt.Sprintf("n%d", 3+i), fmt.Sprintf("d%d", i) }
 
 // start runs the subject on the node with further flags, until stop or the end of the row; it does not wait for it.
 func (s *spare) start(flags ...string) {

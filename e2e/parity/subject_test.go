@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/kube-hop/kube-hop/e2e/testbed"
@@ -68,14 +69,21 @@ func chosenSubject() (subject, error) {
 // kubeHop tells whether the subject is kube-hop, for what only kube-hop has a switch for.
 func (s subject) kubeHop() bool { return s.name == "kube-hop" }
 
-// args returns the command line on a node. Later flags win over earlier ones.
+// args returns the command line on a node. Further flags, as --name=value, replace earlier ones; one without a value
+// only takes the earlier one away.
 func (s subject) args(node *testbed.Host, kubeconfig string, more ...string) []string {
-	args := append([]string(nil), s.flags...)
-	args = append(args,
-		"--kubeconfig", kubeconfig, "--hostname-override", node.Name, "--cluster-cidr", clusterCIDR, "-v", "2",
-		"--metrics-bind-address", "127.0.0.1:10249", "--healthz-bind-address", "0.0.0.0:"+healthPort,
-	)
-	return append(args, more...)
+	args := slices.Concat(s.flags, []string{
+		"--kubeconfig=" + kubeconfig, "--hostname-override=" + node.Name, "--cluster-cidr=" + clusterCIDR, "-v=2",
+		"--metrics-bind-address=127.0.0.1:10249", "--healthz-bind-address=0.0.0.0:" + healthPort,
+	})
+	for _, flag := range more {
+		name, value, _ := strings.Cut(flag, "=")
+		args = slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, name+"=") })
+		if value != "" {
+			args = append(args, flag)
+		}
+	}
+	return args
 }
 
 // version asks the binary.
