@@ -136,11 +136,27 @@ func startProbes(r *row) *probes {
 	return p
 }
 
+// ask asks a frontend. As long as it is not served, a request ends before its SYN is sent again: what belongs to a flow
+// that is older than the frontend is another matter (P28).
 func (p *probes) ask(client *testbed.Host, dst netip.AddrPort) {
-	p.add(fmt.Sprintf("%s to %s", client, dst), func(ctx context.Context) error {
-		_, err := client.Ask(ctx, testbed.TCP, dst, testbed.Timeout(3*time.Second))
+	what := fmt.Sprintf("%s to %s", client, dst)
+	p.add(what, func(ctx context.Context) error {
+		timeout := oneSYN
+		if p.served(what) {
+			timeout = patience
+		}
+		_, err := client.Ask(ctx, testbed.TCP, dst, testbed.Timeout(timeout))
 		return err
 	})
+}
+
+// oneSYN is shorter than the second after which the kernel sends a SYN again. Source: net/tcp.h TCP_TIMEOUT_INIT.
+const oneSYN = 900 * time.Millisecond
+
+func (p *probes) served(what string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answers[what] > 0
 }
 
 // background asks and does not care for what comes back.
