@@ -5,49 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/kube-hop/kube-hop/internal/nlattr"
 )
 
-// errShort is the answer to a message that ends in the middle of an attribute.
-var errShort = errors.New("truncated attribute")
-
-const attrHeader = 4
-
-func align4(n int) int { return (n + 3) &^ 3 }
-
-// appendAttr appends one attribute, padded to the next multiple of four.
-func appendAttr(b []byte, typ uint16, value ...byte) []byte {
-	b = binary.NativeEndian.AppendUint16(b, uint16(attrHeader+len(value)))
-	b = binary.NativeEndian.AppendUint16(b, typ)
-	b = append(b, value...)
-	return append(b, make([]byte, align4(len(value))-len(value))...)
-}
-
-func appendString(b []byte, typ uint16, s string) []byte {
-	return appendAttr(b, typ, append([]byte(s), 0)...)
-}
-
 func appendNet16(b []byte, typ, v uint16) []byte {
-	return appendAttr(b, typ|flagNetOrder, byte(v>>8), byte(v))
+	return nlattr.Append(b, typ|flagNetOrder, byte(v>>8), byte(v))
 }
 
 func appendNet32(b []byte, typ uint16, v uint32) []byte {
-	return appendAttr(b, typ|flagNetOrder, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
+	return nlattr.Append(b, typ|flagNetOrder, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
 }
 
 // appendHost32 appends a number in host order, as line numbers are.
 func appendHost32(b []byte, typ uint16, v uint32) []byte {
-	return appendAttr(b, typ, binary.NativeEndian.AppendUint32(nil, v)...)
-}
-
-// openNest appends the header of a nested attribute, whose content follows until closeNest.
-func openNest(b []byte, typ uint16) ([]byte, int) {
-	return appendAttr(b, typ|flagNested), len(b)
-}
-
-// closeNest ends the nested attribute that started at the given place.
-func closeNest(b []byte, start int) []byte {
-	binary.NativeEndian.PutUint16(b[start:], uint16(len(b)-start))
-	return b
+	return nlattr.Append(b, typ, binary.NativeEndian.AppendUint32(nil, v)...)
 }
 
 func appendAddr(b []byte, typ uint16, a netip.Addr) []byte {
@@ -55,28 +27,9 @@ func appendAddr(b []byte, typ uint16, a netip.Addr) []byte {
 	if a.Is6() {
 		inner = attrIPv6
 	}
-	b, start := openNest(b, typ)
-	b = appendAttr(b, inner|flagNetOrder, a.AsSlice()...)
-	return closeNest(b, start)
-}
-
-// eachAttr calls f for every attribute, with its type free of flags.
-func eachAttr(b []byte, f func(typ uint16, value []byte) error) error {
-	for len(b) > 0 {
-		if len(b) < attrHeader {
-			return errShort
-		}
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < attrHeader || n > len(b) {
-			return errShort
-		}
-		typ := binary.NativeEndian.Uint16(b[2:]) & typeMask
-		if err := f(typ, b[attrHeader:n]); err != nil {
-			return err
-		}
-		b = b[min(align4(n), len(b)):]
-	}
-	return nil
+	b, start := nlattr.Open(b, typ)
+	b = nlattr.Append(b, inner|flagNetOrder, a.AsSlice()...)
+	return nlattr.Close(b, start)
 }
 
 func parseU8(v []byte) (uint8, error) {
@@ -108,7 +61,7 @@ func parseString(v []byte) (string, error) {
 }
 
 func parseAddr(v []byte) (addr netip.Addr, err error) {
-	err = eachAttr(v, func(typ uint16, value []byte) error {
+	err = nlattr.Each(v, func(typ uint16, value []byte) error {
 		a, ok := netip.AddrFromSlice(value)
 		if !ok || a.Is4() != (typ == attrIPv4) || a.Is6() != (typ == attrIPv6) {
 			return fmt.Errorf("address of type %d with %d bytes", typ, len(value))

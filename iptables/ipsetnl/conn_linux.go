@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kube-hop/kube-hop/internal/nlattr"
 )
 
 // answerTimeout bounds the wait for one answer. The kernel works on a request before sendto returns, so nothing
@@ -70,14 +72,14 @@ func (c *conn) do(cmd uint8, flags uint16, attrs []byte, each func(attrs []byte)
 		for len(b) >= unix.NLMSG_HDRLEN {
 			n := int(binary.NativeEndian.Uint32(b))
 			if n < unix.NLMSG_HDRLEN || n > len(b) {
-				return errors.Join(append(errs, errShort)...)
+				return errors.Join(append(errs, nlattr.ErrShort)...)
 			}
 			end, err := c.message(b[:n], each)
 			errs = append(errs, err)
 			if end {
 				return errors.Join(errs...)
 			}
-			b = b[min(align4(n), len(b)):]
+			b = b[min(nlattr.Align4(n), len(b)):]
 		}
 	}
 }
@@ -126,7 +128,7 @@ func (c *conn) message(b []byte, each func([]byte) error) (end bool, err error) 
 		return true, parseFailure(body)
 	}
 	if len(body) < nfgenSize {
-		return false, errShort
+		return false, nlattr.ErrShort
 	}
 	if each == nil {
 		return false, nil
@@ -137,7 +139,7 @@ func (c *conn) message(b []byte, each func([]byte) error) (end bool, err error) 
 // parseFailure reads a struct nlmsgerr, which repeats our request; an error number of 0 is the acknowledgement.
 func parseFailure(b []byte) error {
 	if len(b) < 4 {
-		return errShort
+		return nlattr.ErrShort
 	}
 	n := int32(binary.NativeEndian.Uint32(b))
 	if n == 0 {

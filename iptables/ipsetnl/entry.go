@@ -6,29 +6,30 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/kube-hop/kube-hop/internal/nlattr"
 	"github.com/kube-hop/kube-hop/iptables"
 )
 
 // appendEntry appends an entry that passed its Check. The line is how the kernel names it if it fails; 0 leaves
 // it out.
 func appendEntry(b []byte, e iptables.Entry, line uint32) []byte {
-	b, start := openNest(b, attrData)
+	b, start := nlattr.Open(b, attrData)
 	b = appendAddr(b, attrIP, e.Prefix.Addr())
 	typ := e.Type()
 	if typ == iptables.HashNet {
-		b = appendAttr(b, attrCIDR, uint8(e.Prefix.Bits()))
+		b = nlattr.Append(b, attrCIDR, uint8(e.Prefix.Bits()))
 	} else {
 		b = appendNet16(b, attrPort, e.Port)
-		b = appendAttr(b, attrProto, e.Proto)
+		b = nlattr.Append(b, attrProto, e.Proto)
 	}
 	if typ == iptables.HashIPPortNet {
 		b = appendAddr(b, attrIP2, e.Net.Addr())
-		b = appendAttr(b, attrCIDR2, uint8(e.Net.Bits()))
+		b = nlattr.Append(b, attrCIDR2, uint8(e.Net.Bits()))
 	}
 	if line != 0 {
 		b = appendHost32(b, attrLineno, line)
 	}
-	return closeNest(b, start)
+	return nlattr.Close(b, start)
 }
 
 // wireEntry is an entry as its attributes come, in any order.
@@ -63,7 +64,7 @@ func (w *wireEntry) set(typ uint16, v []byte) (err error) {
 // parseEntry reads the content of an attrData.
 func parseEntry(b []byte) (iptables.Entry, error) {
 	var w wireEntry
-	if err := eachAttr(b, w.set); err != nil {
+	if err := nlattr.Each(b, w.set); err != nil {
 		return iptables.Entry{}, fmt.Errorf("parse entry: %w", err)
 	}
 	if !w.ip.IsValid() {
@@ -98,7 +99,7 @@ type setMessage struct {
 
 // parseSet reads the attributes of one message of a listing.
 func parseSet(b []byte) (m setMessage, err error) {
-	err = eachAttr(b, func(typ uint16, v []byte) (err error) {
+	err = nlattr.Each(b, func(typ uint16, v []byte) (err error) {
 		switch typ {
 		case attrSetName:
 			m.set.Name, err = parseString(v)
@@ -138,7 +139,7 @@ func parseFamily(v []byte) (iptables.Family, error) {
 
 // parseNumber returns one of the numbers that a set has, 0 if it is not among them.
 func parseNumber(b []byte, attr uint16) (n uint32, err error) {
-	err = eachAttr(b, func(typ uint16, v []byte) (err error) {
+	err = nlattr.Each(b, func(typ uint16, v []byte) (err error) {
 		if typ == attr {
 			n, err = parseNet32(v)
 		}
@@ -148,7 +149,7 @@ func parseNumber(b []byte, attr uint16) (n uint32, err error) {
 }
 
 func parseEntries(b []byte) (out []iptables.Entry, err error) {
-	err = eachAttr(b, func(_ uint16, v []byte) error {
+	err = nlattr.Each(b, func(_ uint16, v []byte) error {
 		e, err := parseEntry(v)
 		out = append(out, e)
 		return err
@@ -159,7 +160,7 @@ func parseEntries(b []byte) (out []iptables.Entry, err error) {
 // failedLine returns the line of the entry that made a batch fail, out of the attributes of our own request,
 // which the kernel sends back with the line written into it; 0 if it does not say.
 func failedLine(b []byte) (line uint32) {
-	_ = eachAttr(b, func(typ uint16, v []byte) error { // half a message just says nothing
+	_ = nlattr.Each(b, func(typ uint16, v []byte) error { // half a message just says nothing
 		if typ == attrLineno && len(v) == 4 {
 			line = binary.NativeEndian.Uint32(v)
 		}

@@ -3,23 +3,24 @@ package ipsetnl
 import (
 	"math/bits"
 
+	"github.com/kube-hop/kube-hop/internal/nlattr"
 	"github.com/kube-hop/kube-hop/iptables"
 )
 
 func head(name string) []byte {
-	b := appendAttr(nil, attrProtocol, protocolVersion)
-	return appendString(b, attrSetName, name)
+	b := nlattr.Append(nil, attrProtocol, protocolVersion)
+	return nlattr.AppendString(b, attrSetName, name)
 }
 
 func createMessage(s iptables.Set) []byte {
 	b := head(s.Name)
-	b = appendString(b, attrTypeName, string(s.Type))
-	b = appendAttr(b, attrRevision, revision(s.Type))
-	b = appendAttr(b, attrFamily, nfproto(s.Family))
-	b, start := openNest(b, attrData)
+	b = nlattr.AppendString(b, attrTypeName, string(s.Type))
+	b = nlattr.Append(b, attrRevision, revision(s.Type))
+	b = nlattr.Append(b, attrFamily, nfproto(s.Family))
+	b, start := nlattr.Open(b, attrData)
 	b = appendNet32(b, attrHashSize, hashSize(s.MaxElem))
 	b = appendNet32(b, attrMaxElem, s.MaxElem)
-	return closeNest(b, start)
+	return nlattr.Close(b, start)
 }
 
 // hashSize returns the number of buckets to start with. The kernel doubles it as the set fills up, so a large
@@ -35,7 +36,7 @@ func listMessage(name string, flags uint32) []byte {
 }
 
 func swapMessage(from, to string) []byte {
-	return appendString(head(from), attrSetName2, to)
+	return nlattr.AppendString(head(from), attrSetName2, to)
 }
 
 // A batch holds at most this many entries: 20 kB of the largest ones. The kernel holds its ipset lock for the
@@ -46,11 +47,11 @@ const maxBatch = 256
 func batchMessage(name string, ops []iptables.SetOp) []byte {
 	// The kernel overwrites this number with that of the entry that failed, and wants it to be there.
 	b := appendHost32(head(name), attrLineno, 0)
-	b, start := openNest(b, attrADT)
+	b, start := nlattr.Open(b, attrADT)
 	for i, op := range ops {
 		b = appendEntry(b, op.Entry, uint32(i+1))
 	}
-	return closeNest(b, start)
+	return nlattr.Close(b, start)
 }
 
 // nextBatch returns how many operations from the first one on, which can be sent, can go in one message with it.

@@ -56,9 +56,7 @@ const (
 
 // Parts of an attribute's type. Source: linux/netlink.h.
 const (
-	flagNested   = 0x8000 // NLA_F_NESTED
 	flagNetOrder = 0x4000 // NLA_F_NET_BYTEORDER; the kernel insists on it for ports, addresses and sizes
-	typeMask     = 0x3fff // NLA_TYPE_MASK
 )
 
 // listHeader asks for sets without their entries. Source: IPSET_FLAG_LIST_HEADER.

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kube-hop/kube-hop/internal/nlattr"
 	"github.com/kube-hop/kube-hop/iptables"
 )
 
@@ -45,9 +46,9 @@ func (s *Sets) Close() error {
 
 func checkProtocol(c *conn) error {
 	var newest, oldest uint8
-	ask := appendAttr(nil, attrProtocol, protocolVersion)
+	ask := nlattr.Append(nil, attrProtocol, protocolVersion)
 	err := c.do(cmdProtocol, unix.NLM_F_ACK, ask, func(b []byte) error {
-		return eachAttr(b, func(typ uint16, v []byte) (err error) {
+		return nlattr.Each(b, func(typ uint16, v []byte) (err error) {
 			switch typ {
 			case attrProtocol:
 				newest, err = parseU8(v)
