@@ -1,0 +1,175 @@
+package nftablestest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"sync"
+
+	"github.com/kube-hop/kube-hop/nftables"
+)
+
+var _ nftables.Tables = (*Fake)(nil)
+
+// Fake is tables in memory. It is safe for concurrent use.
+type Fake struct {
+	mu     sync.Mutex
+	tables map[tableID]*fakeTable
+}
+
+type tableID struct {
+	family nftables.Family
+	name   string
+}
+
+type fakeTable struct {
+	sets     map[string]nftables.Set
+	elements map[string]map[nftables.Key]uint32
+	chains   map[string]nftables.Chain
+}
+
+// NewFake returns a namespace without tables.
+func NewFake() *Fake { return &Fake{tables: map[tableID]*fakeTable{}} }
+
+// Flush deletes the rules of a chain, as a person with the nft command might.
+func (f *Fake) Flush(family nftables.Family, table, chain string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.tables[tableID{family, table}]
+	c := t.chains[chain]
+	c.Rules = nil
+	t.chains[chain] = c
+}
+
+// Clear empties a set.
+func (f *Fake) Clear(set nftables.SetID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.tables[tableID{set.Family, set.Table}].elements[set.Name])
+}
+
+// Ensure implements nftables.Tables.
+func (f *Fake) Ensure(ctx context.Context, want []nftables.Table) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var repaired []string
+	var errs []error
+	for _, t := range want {
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, fmt.Errorf("nftables: table %s %s: %w", t.Family, t.Name, err))
+			continue
+		}
+		repaired = append(repaired, f.ensure(t)...)
+	}
+	return repaired, errors.Join(errs...)
+}
+
+func (f *Fake) ensure(want nftables.Table) (repaired []string) {
+	differ := func(format string, args ...any) {
+		repaired = append(repaired, fmt.Sprintf("%s %s: %s", want.Family, want.Name, fmt.Sprintf(format, args...)))
+	}
+	id := tableID{want.Family, want.Name}
+	have := f.tables[id]
+	for _, s := range want.Sets {
+		if have != nil && have.sets[s.Name].Key != 0 && have.sets[s.Name] != s {
+			differ("set %s has another type", s.Name)
+			have = nil
+		}
+	}
+	if have == nil {
+		have = &fakeTable{map[string]nftables.Set{}, map[string]map[nftables.Key]uint32{}, map[string]nftables.Chain{}}
+		f.tables[id] = have
+	}
+	for _, s := range want.Sets {
+		if _, ok := have.sets[s.Name]; !ok {
+			differ("set %s is missing", s.Name)
+			have.sets[s.Name], have.elements[s.Name] = s, map[nftables.Key]uint32{}
+		}
+	}
+	for _, c := range want.Chains {
+		switch is, ok := have.chains[c.Name]; {
+		case !ok:
+			differ("chain %s is missing", c.Name)
+		case is.Hook != c.Hook || is.Priority != c.Priority:
+			differ("chain %s is at another hook or priority", c.Name)
+		case !reflect.DeepEqual(is.Rules, c.Rules):
+			differ("chain %s has other rules", c.Name)
+		}
+		have.chains[c.Name] = c
+	}
+	return repaired
+}
+
+// Dump implements nftables.Tables.
+func (f *Fake) Dump(ctx context.Context, of []nftables.Table) (nftables.State, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state := nftables.State{}
+	for _, t := range of {
+		for _, s := range t.Sets {
+			if err := ctx.Err(); err != nil {
+				return nil, fmt.Errorf("nftables: list %s: %w", t.ID(s.Name), err)
+			}
+			if have := f.tables[tableID{t.Family, t.Name}]; have != nil && have.elements[s.Name] != nil {
+				state[t.ID(s.Name)] = maps.Clone(have.elements[s.Name])
+			}
+		}
+	}
+	return state, nil
+}
+
+// Apply implements nftables.Tables.
+func (f *Fake) Apply(ctx context.Context, ops []nftables.Op) []*nftables.OpError {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var failed []*nftables.OpError
+	for _, op := range ops {
+		err := ctx.Err()
+		if err == nil {
+			err = f.apply(op)
+		}
+		if err != nil {
+			failed = append(failed, &nftables.OpError{Op: op, Err: err})
+		}
+	}
+	return failed
+}
+
+func (f *Fake) apply(op nftables.Op) error {
+	if err := op.Check(); err != nil {
+		return err
+	}
+	var elements map[nftables.Key]uint32
+	var set nftables.Set
+	if t := f.tables[tableID{op.Set.Family, op.Set.Table}]; t != nil {
+		elements, set = t.elements[op.Set.Name], t.sets[op.Set.Name]
+	}
+	switch {
+	case elements == nil && op.Delete:
+		return nil
+	case elements == nil:
+		return nftables.ErrNoSet
+	case op.Key.Type() != set.Key || !op.Delete && set.Marks != (op.Mark != 0):
+		return nftables.ErrElement
+	case op.Delete:
+		delete(elements, op.Key)
+	default:
+		elements[op.Key] = op.Mark
+	}
+	return nil
+}
+
+// Remove implements nftables.Tables.
+func (f *Fake) Remove(ctx context.Context, tables []nftables.Table) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range tables {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("nftables: table %s %s: %w", t.Family, t.Name, err)
+		}
+		delete(f.tables, tableID{t.Family, t.Name})
+	}
+	return nil
+}

@@ -1,0 +1,66 @@
+package nftablestest
+
+import (
+	"net/netip"
+
+	"github.com/kube-hop/kube-hop/nftables"
+)
+
+// Skeleton returns a table of a family with every kind of rule and set.
+func Skeleton(f nftables.Family) nftables.Table {
+	if f == nftables.ARP {
+		return nftables.Table{
+			Family: f, Name: "hop-test",
+			Sets: []nftables.Set{{Name: "addresses", Key: nftables.IPv4Addr}},
+			Chains: []nftables.Chain{{Name: "arp", Hook: nftables.ARPInput, Rules: []nftables.Rule{
+				{
+					nftables.Is{Field: nftables.ARPOperation, Value: 1},
+					nftables.In{Fields: []nftables.Field{nftables.ARPTarget}, Set: "addresses"}, nftables.Drop{},
+				},
+				{nftables.Within{Field: nftables.ARPTarget, Prefix: netip.MustParsePrefix("10.96.0.0/12")}, nftables.Drop{}},
+			}}},
+		}
+	}
+	return nftables.Table{
+		Family: f, Name: "hop-test",
+		Sets: []nftables.Set{
+			{Name: "frontends", Key: nftables.AddrProtoPort}, {Name: "inside", Key: nftables.AddrProtoPort, Marks: true},
+			{Name: "marks", Key: nftables.PacketMark},
+		},
+		Chains: []nftables.Chain{
+			{Name: "in", Hook: nftables.Input, Priority: 98, Rules: ipRules(f)},
+			{Name: "fwd", Hook: nftables.Forward, Priority: 101, Rules: []nftables.Rule{{nftables.SetMark{Mark: 7}}}},
+			{Name: "out", Hook: nftables.Output, Priority: -500},
+		},
+	}
+}
+
+func ipRules(f nftables.Family) []nftables.Rule {
+	source := "10.244.0.0/16"
+	if f == nftables.IPv6 {
+		source = "fd24::/48"
+	}
+	frontend := []nftables.Field{nftables.DestAddr, nftables.Proto, nftables.DestPort}
+	original := []nftables.Field{nftables.OriginalDest, nftables.Proto, nftables.OriginalDestPort}
+	return []nftables.Rule{
+		{nftables.Within{Field: nftables.SourceAddr, Prefix: netip.MustParsePrefix(source)}, nftables.MarkBy{Fields: frontend, Map: "inside"}},
+		{nftables.FromInterface{Name: "cbr0"}, nftables.Is{Field: nftables.Direction, Value: 0}, nftables.SetMark{Mark: 0x12345678}},
+		{nftables.FromInterface{Name: "veth+"}, nftables.In{Fields: original, Set: "frontends", Not: true}, nftables.Drop{}},
+		{nftables.In{Fields: []nftables.Field{nftables.Mark}, Set: "marks"}, nftables.FromLocal(), nftables.ToLocal(), nftables.SetMark{Mark: 0}},
+		{
+			nftables.Is{Field: nftables.Direction, Value: 1}, nftables.Is{Field: nftables.Proto, Value: 6},
+			nftables.Copy{To: nftables.SourceAddr, From: nftables.OriginalDest},
+			nftables.Copy{To: nftables.TCPSourcePort, From: nftables.OriginalDestPort},
+		},
+		{
+			nftables.Is{Field: nftables.Proto, Value: 17}, nftables.Is{Field: nftables.UDPChecksum, Not: true, Value: 0},
+			nftables.Copy{To: nftables.UDPDestPort, From: nftables.OriginalSrcPort},
+		},
+		{nftables.Is{Field: nftables.Proto, Value: 132}, nftables.Copy{To: nftables.SCTPSourcePort, From: nftables.OriginalDestPort}},
+		{nftables.Is{Field: nftables.Proto, Value: 6}, nftables.Store{To: nftables.TCPDestPort, Port: 0}},
+	}
+}
+
+func skeletons() []nftables.Table {
+	return []nftables.Table{Skeleton(nftables.IPv4), Skeleton(nftables.IPv6), Skeleton(nftables.ARP)}
+}

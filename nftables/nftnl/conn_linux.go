@@ -1,0 +1,224 @@
+package nftnl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-hop/kube-hop/internal/nlattr"
+	"github.com/kube-hop/kube-hop/nftables"
+)
+
+const (
+	// answerTimeout bounds the wait for one answer. The kernel works on a request before sendto returns, so nothing
+	// but a lost answer takes that long.
+	answerTimeout = 10 * time.Second
+	// receiveSize holds any message: the kernel builds listings in buffers of at most 32 kB.
+	receiveSize = 64 << 10
+	headSize    = unix.NLMSG_HDRLEN + 4 // struct nlmsghdr and struct nfgenmsg (linux/netfilter/nfnetlink.h)
+)
+
+// conn is a netlink socket to nf_tables. It stays in the network namespace that it was opened in.
+type conn struct {
+	fd  int
+	seq uint32
+	buf []byte
+}
+
+func dial() (*conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	timeout := unix.NsecToTimeval(int64(answerTimeout))
+	err = errors.Join(
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+		// A refusal repeats the request unless told not to.
+		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set up netlink socket: %w", err), unix.Close(fd))
+	}
+	return &conn{fd: fd, buf: make([]byte, receiveSize)}, nil
+}
+
+// request is one message to nf_tables.
+type request struct {
+	cmd    uint8
+	family nftables.Family
+	flags  uint16
+	attrs  []byte
+}
+
+// appendRequest appends a message of nf_tables; subsystem and resource are those of struct nfgenmsg.
+func appendRequest(b []byte, r request, seq uint32) []byte {
+	b = appendHead(b, unix.NFNL_SUBSYS_NFTABLES<<8|uint16(r.cmd), r.flags, seq)
+	b = append(b, uint8(r.family), unix.NFNETLINK_V0, 0, 0)
+	b = append(b, r.attrs...)
+	binary.NativeEndian.PutUint32(b[len(b)-len(r.attrs)-headSize:], uint32(headSize+len(r.attrs))) //nolint:gosec // short
+	return b
+}
+
+func appendHead(b []byte, typ, flags uint16, seq uint32) []byte {
+	b = binary.NativeEndian.AppendUint32(b, headSize)
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|flags)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	return binary.NativeEndian.AppendUint32(b, 0) // the kernel knows our port
+}
+
+// appendMark appends the message that begins or ends a batch.
+func appendMark(b []byte, typ uint16, seq uint32) []byte {
+	b = appendHead(b, typ, 0, seq)
+	return append(b, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES) // the subsystem, in network order
+}
+
+// transact sends requests as one transaction. It happens only if none is refused; refused holds what the kernel said
+// about each that it did. With try the transaction is not brought to its end, so that it never happens.
+func (c *conn) transact(requests []request, try bool) (refused map[int]error, err error) {
+	begin := c.seq + 1
+	c.seq = begin + uint32(len(requests)) //nolint:gosec // few
+	out := appendMark(nil, unix.NFNL_MSG_BATCH_BEGIN, begin)
+	for i, r := range requests {
+		if i == len(requests)-1 {
+			// The kernel answers in order, and unless asked only what it refuses: with the last answer all are known.
+			r.flags |= unix.NLM_F_ACK
+		}
+		out = appendRequest(out, r, begin+1+uint32(i)) //nolint:gosec // few
+	}
+	if !try {
+		c.seq++
+		out = appendMark(out, unix.NFNL_MSG_BATCH_END, c.seq)
+	}
+	if err := unix.Sendto(c.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, fmt.Errorf("send to netlink: %w", err)
+	}
+	return c.answers(begin, len(requests))
+}
+
+// answers reads until the answer to the last of n requests that follow the message numbered begin.
+func (c *conn) answers(begin uint32, n int) (refused map[int]error, err error) {
+	for {
+		b, err := c.receive()
+		if err != nil {
+			return refused, err
+		}
+		end := false
+		err = eachMessage(b, func(typ uint16, seq uint32, body []byte) error {
+			i := int(int32(seq - begin)) //nolint:gosec // the distance on the circle
+			if typ != unix.NLMSG_ERROR || i < 0 || end {
+				return nil // the rest of an answer that was given up
+			}
+			errno, err := parseErrno(body)
+			switch {
+			case err != nil:
+				return err
+			case errno != 0 && (i == 0 || i > n):
+				return fmt.Errorf("transaction: %w", errno)
+			case errno != 0:
+				if refused == nil {
+					refused = map[int]error{}
+				}
+				refused[i-1] = errno
+			}
+			end = i >= n
+			return nil
+		})
+		if err != nil || end {
+			return refused, err
+		}
+	}
+}
+
+// dump sends a request for a listing and calls each with the attributes of every message of the answer. They are
+// valid until each returns.
+func (c *conn) dump(r request, each func(attrs []byte) error) error {
+	c.seq++
+	r.flags |= unix.NLM_F_DUMP
+	out := appendRequest(nil, r, c.seq)
+	if err := unix.Sendto(c.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("send to netlink: %w", err)
+	}
+	var failed error // of each; the answer is read to its end all the same
+	for end := false; !end; {
+		b, err := c.receive()
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		err = eachMessage(b, func(typ uint16, seq uint32, body []byte) error {
+			switch {
+			case seq != c.seq:
+			case typ == unix.NLMSG_DONE:
+				end = true
+			case typ == unix.NLMSG_ERROR:
+				end = true
+				errno, err := parseErrno(body)
+				if err == nil && errno != 0 {
+					err = errno
+				}
+				return err
+			case len(body) < 4:
+				return nlattr.ErrShort
+			case failed == nil:
+				failed = each(body[4:])
+			}
+			return nil
+		})
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+	}
+	return failed
+}
+
+// errInterrupted says that what was listed changed meanwhile.
+var errInterrupted = errors.New("changed while it was listed")
+
+// eachMessage calls f for every message of a datagram, with what follows its header.
+func eachMessage(b []byte, f func(typ uint16, seq uint32, body []byte) error) error {
+	for len(b) >= unix.NLMSG_HDRLEN {
+		n := int(binary.NativeEndian.Uint32(b))
+		if n < unix.NLMSG_HDRLEN || n > len(b) {
+			return nlattr.ErrShort
+		}
+		err := f(binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:]), b[unix.NLMSG_HDRLEN:n])
+		if err != nil {
+			return err
+		}
+		if binary.NativeEndian.Uint16(b[6:])&unix.NLM_F_DUMP_INTR != 0 {
+			return errInterrupted
+		}
+		b = b[min(nlattr.Align4(n), len(b)):]
+	}
+	return nil
+}
+
+// parseErrno reads a struct nlmsgerr; 0 is the acknowledgement.
+func parseErrno(b []byte) (unix.Errno, error) {
+	if len(b) < 4 {
+		return 0, nlattr.ErrShort
+	}
+	return unix.Errno(-int32(binary.NativeEndian.Uint32(b))), nil //nolint:gosec // a negative errno
+}
+
+// receive returns what one datagram holds.
+func (c *conn) receive() ([]byte, error) {
+	for {
+		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
+		switch {
+		case errors.Is(err, unix.EINTR): // a socket with a timeout is not restarted after a signal
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return nil, fmt.Errorf("no answer from netlink within %s", answerTimeout)
+		case err != nil:
+			return nil, fmt.Errorf("receive from netlink: %w", err)
+		case n > len(c.buf):
+			return nil, fmt.Errorf("netlink message of %d bytes", n)
+		}
+		return c.buf[:n], nil
+	}
+}

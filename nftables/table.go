@@ -1,0 +1,120 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Family is a table's family, by its number in the kernel (NFPROTO_* in linux/netfilter.h).
+type Family uint8
+
+// The families in use.
+const (
+	IPv4 Family = 2
+	ARP  Family = 3
+	IPv6 Family = 10
+)
+
+// String returns the name that the nft command uses.
+func (f Family) String() string {
+	switch f {
+	case IPv4:
+		return "ip"
+	case ARP:
+		return "arp"
+	case IPv6:
+		return "ip6"
+	}
+	return fmt.Sprintf("family %d", uint8(f))
+}
+
+// Hook is where a chain is attached, by its number in the kernel.
+type Hook uint8
+
+// The hooks in use. Sources: enum nf_inet_hooks in linux/netfilter.h, linux/netfilter_arp.h.
+const (
+	ARPInput   Hook = 0
+	Prerouting Hook = 0
+	Input      Hook = 1
+	Forward    Hook = 2
+	Output     Hook = 3
+)
+
+// Table is a table that is entirely ours.
+type Table struct {
+	Family Family
+	Name   string
+	Sets   []Set
+	Chains []Chain
+}
+
+// Set is a set, or a map to packet marks, without its elements.
+type Set struct {
+	Name string
+	Key  KeyType
+	// Marks makes it a map.
+	Marks bool
+}
+
+// KeyType is what a set's keys are made of.
+type KeyType uint8
+
+// The key types in use.
+const (
+	// AddrProtoPort is address . protocol . port: a frontend.
+	AddrProtoPort KeyType = iota + 1
+	// IPv4Addr is an IPv4 address, in any family's table.
+	IPv4Addr
+	// PacketMark is a packet mark.
+	PacketMark
+)
+
+// Chain is a base chain: it is attached to a hook, and accepts what its rules say nothing about.
+type Chain struct {
+	Name     string
+	Hook     Hook
+	Priority int32
+	Rules    []Rule
+}
+
+// SetID names a set in a network namespace.
+type SetID struct {
+	Family Family
+	Table  string
+	Name   string
+}
+
+// String prints the name as the nft command takes it.
+func (s SetID) String() string { return fmt.Sprintf("%s %s %s", s.Family, s.Table, s.Name) }
+
+// ID returns the name of one of the table's sets.
+func (t Table) ID(set string) SetID { return SetID{t.Family, t.Name, set} }
+
+// What can be wrong with an operation on an element, for errors.Is.
+var (
+	// ErrNoSet is the answer to adding to a set that does not exist.
+	ErrNoSet = errors.New("no such set")
+	// ErrElement is the answer to an element that its set cannot hold.
+	ErrElement = errors.New("the set cannot hold the element")
+)
+
+// Tables is the tables of one network namespace.
+type Tables interface {
+	// Ensure makes the kernel hold the tables, each by one transaction, and returns one line for each difference that
+	// it found and repaired. What is as wanted is left as it is, elements included; a set of another type is made anew,
+	// empty. Tables of others are not touched. If one table fails, the others are still tried; errors are joined.
+	Ensure(ctx context.Context, want []Table) (repaired []string, err error)
+
+	// Dump returns the elements of those of the tables' sets that exist.
+	Dump(ctx context.Context, of []Table) (State, error)
+
+	// Apply tries every operation, in order, whatever becomes of the others, and returns those that failed (nil if
+	// none did). Adding the present and deleting the absent succeed; adding to a map a key that has another mark
+	// replaces the mark, with no moment in between; deleting goes by the key alone. Any operation on an absent set
+	// fails except deleting. When ctx ends, the operations not yet tried fail with its error.
+	Apply(ctx context.Context, ops []Op) []*OpError
+
+	// Remove deletes the tables with all that is in them; absent ones are fine.
+	Remove(ctx context.Context, tables []Table) error
+}
