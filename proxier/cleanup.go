@@ -34,5 +34,8 @@ func (p *Proxier) Cleanup(ctx context.Context) error {
 	if p.plane.Loopback != nil {
 		errs = append(errs, p.plane.Loopback.Remove(ctx))
 	}
+	if p.plane.NFT != nil {
+		errs = append(errs, p.plane.NFT.Remove(ctx, render.Tables(p.facts, p.cfg.Render)))
+	}
 	return errors.Join(errs...)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/nftables"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -237,6 +238,12 @@ func changeKernel(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	case "flush-set":
 		m.sets.Clear(args[1])
+	case "no-nftables":
+		m.noNFT = true
+	case "flush-nft":
+		m.tables.Flush(nftables.IPv4, "kube-hop", args[1])
+	case "clear-nft":
+		m.tables.Clear(nftables.SetID{Family: nftables.IPv4, Table: "kube-hop", Name: args[1]})
 	case "flush-rules":
 		for f, r := range m.rules {
 			ts.Check(r.Remove(ctx, render.Skeleton(f, lb.Node{}, render.Config{MasqueradeBit: 14})))

@@ -10,6 +10,7 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/loopback"
+	"github.com/kube-hop/kube-hop/nftables"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -21,6 +22,8 @@ type Dataplane struct {
 	Loopback loopback.Table
 	// Rules has one entry for each family that is served.
 	Rules map[lb.Family]iptables.Rules
+	// NFT is nil where the kernel has no nf_tables; render.Config.NFTables says the same.
+	NFT nftables.Tables
 	// Sysctls sets the kernel settings that differ from what IPVS needs. It returns what it changed, a line each,
 	// and what it could not change. It may be nil.
 	Sysctls func(ctx context.Context) (changed []string, err error)
@@ -134,48 +137,60 @@ func phaseLen(plan render.Plan) int {
 func (d Dataplane) batch(ctx context.Context, batch render.Plan) map[int]error {
 	var onIPVS []ipvs.Op
 	var onSets, onLoopback []iptables.SetOp
+	var onNFT []nftables.Op
 	for _, o := range batch {
 		switch {
 		case o.IPVS != nil:
 			onIPVS = append(onIPVS, *o.IPVS)
+		case o.NFT != nil:
+			onNFT = append(onNFT, *o.NFT)
 		case o.Set.Set == loopback.SetName:
 			onLoopback = append(onLoopback, *o.Set)
 		default:
 			onSets = append(onSets, *o.Set)
 		}
 	}
-	var ipvsErrors []*ipvs.OpError
-	var setErrors []*iptables.SetError
+	errs := map[any]error{} // by operation
 	if len(onIPVS) > 0 {
-		ipvsErrors = d.IPVS.Apply(ctx, onIPVS)
+		for _, e := range d.IPVS.Apply(ctx, onIPVS) {
+			errs[e.Op] = e
+		}
 	}
 	if len(onSets) > 0 {
-		setErrors = d.Sets.Apply(ctx, onSets)
+		for _, e := range d.Sets.Apply(ctx, onSets) {
+			errs[e.Op] = e
+		}
 	}
 	if len(onLoopback) > 0 && d.Loopback != nil {
-		setErrors = append(setErrors, d.Loopback.Apply(ctx, onLoopback)...)
+		for _, e := range d.Loopback.Apply(ctx, onLoopback) {
+			errs[e.Op] = e
+		}
 	}
-	if len(ipvsErrors)+len(setErrors) == 0 {
+	if len(onNFT) > 0 {
+		for _, e := range d.NFT.Apply(ctx, onNFT) {
+			errs[e.Op] = e
+		}
+	}
+	if len(errs) == 0 {
 		return nil
-	}
-	byIPVS, bySet := map[ipvs.Op]error{}, map[iptables.SetOp]error{}
-	for _, e := range ipvsErrors {
-		byIPVS[e.Op] = e
-	}
-	for _, e := range setErrors {
-		bySet[e.Op] = e
 	}
 	failed := map[int]error{}
 	for i, o := range batch {
-		var err error
-		if o.IPVS != nil {
-			err = byIPVS[*o.IPVS]
-		} else {
-			err = bySet[*o.Set]
-		}
-		if err != nil {
+		if err := errs[operationOf(o)]; err != nil {
 			failed[i] = err
 		}
 	}
 	return failed
+}
+
+// operationOf returns the operation's value on its part of the kernel.
+func operationOf(o render.Op) any {
+	switch {
+	case o.IPVS != nil:
+		return *o.IPVS
+	case o.Set != nil:
+		return *o.Set
+	default:
+		return *o.NFT
+	}
 }

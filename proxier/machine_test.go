@@ -25,6 +25,8 @@ import (
 	"github.com/kube-hop/kube-hop/loopback"
 	"github.com/kube-hop/kube-hop/loopback/loopbacktest"
 	"github.com/kube-hop/kube-hop/metrics"
+	"github.com/kube-hop/kube-hop/nftables"
+	"github.com/kube-hop/kube-hop/nftables/nftablestest"
 	"github.com/kube-hop/kube-hop/proxier"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
@@ -36,8 +38,10 @@ type machine struct {
 	table   *ipvstest.Fake
 	sets    *iptablestest.FakeSets
 	looped  *loopbacktest.Fake
+	tables  *nftablestest.Fake
 	rules   map[lb.Family]iptables.Rules
 	fake4   *iptablestest.FakeRules // rules of IPv4, for a look at them
+	noNFT   bool                    // the kernel has no nf_tables
 	refused string                  // operations that contain this text fail
 	flaky   int                     // one operation in so many fails; 0 for none
 	sysctls []string
@@ -59,6 +63,7 @@ func setup(flaky int) func(*testscript.Env) error {
 			now: time.Unix(1_700_000_000, 0), flaky: flaky,
 			table: ipvstest.NewFake(nodeAddresses...), sets: iptablestest.NewFakeSets(),
 			looped: loopbacktest.NewFake(),
+			tables: nftablestest.NewFake(),
 		}
 		m.fake4 = iptablestest.NewFakeRules()
 		m.rules = map[lb.Family]iptables.Rules{lb.IPv4: m.fake4, lb.IPv6: iptablestest.NewFakeRules()}
@@ -85,8 +90,14 @@ func (m *machine) start(args []string) error {
 	}
 	plane := proxier.Dataplane{IPVS: refusingTable{m.table, m}, Sets: refusingSets{m.sets, m}, Rules: m.rules}
 	plane.Loopback = refusingLoopback{m.looped, m}
+	if c.Proxier.Render.NFTables = !m.noNFT; !m.noNFT {
+		plane.NFT = refusingTables{m.tables, m}
+	}
 	if m.flaky > 0 {
 		plane.IPVS = ipvstest.NewFlaky(m.tb, plane.IPVS, m.flaky, 1)
+		if plane.NFT != nil {
+			plane.NFT = nftablestest.NewFlaky(m.tb, plane.NFT, m.flaky, 1)
+		}
 		plane.Sets = flakyApply{plane.Sets, iptablestest.NewFlakySets(m.tb, plane.Sets, m.flaky, 1)}
 		plane.Loopback = loopbacktest.NewFlaky(m.tb, plane.Loopback, m.flaky, 1)
 	}
@@ -168,6 +179,24 @@ func (r refusingLoopback) Apply(ctx context.Context, ops []iptables.SetOp) []*ip
 	return out
 }
 
+// refusingTables fails the operations that the script named.
+type refusingTables struct {
+	nftables.Tables
+	m *machine
+}
+
+func (r refusingTables) Apply(ctx context.Context, ops []nftables.Op) []*nftables.OpError {
+	var out []*nftables.OpError
+	for _, op := range ops {
+		if r.m.refuses(op.String()) {
+			out = append(out, &nftables.OpError{Op: op, Err: errRefused})
+			continue
+		}
+		out = append(out, r.Tables.Apply(ctx, []nftables.Op{op})...)
+	}
+	return out
+}
+
 func (m *machine) refuses(op string) bool { return m.refused != "" && strings.Contains(op, m.refused) }
 
 // settle repeats a step until nothing waits for a retry, as the loop does. Without injected failures the first run
@@ -199,7 +228,12 @@ func (m *machine) dump(w io.Writer) error {
 	if sets[loopback.SetName], err = m.looped.Dump(ctx); err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, render.StateOf(kernel, sets).Text())
+	everything := render.Config{NFTables: true, IPv4: true, IPv6: true}
+	elements, err := m.tables.Dump(ctx, render.Tables(render.Facts{}, everything))
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, render.StateOf(kernel, sets, elements).Text())
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/metrics"
+	"github.com/kube-hop/kube-hop/nftables"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -53,7 +54,8 @@ type Proxier struct {
 	drains  map[drainKey]time.Time // deadline
 	// rules are those in place. Families without an entry are not exposed.
 	rules   map[lb.Family]iptables.Ruleset
-	adopted bool // the kernel's state was read once
+	tables  []nftables.Table // those in place
+	adopted bool             // the kernel's state was read once
 	pace    pace
 }
 
@@ -117,7 +119,7 @@ func (p *Proxier) converge(ctx context.Context, touched []render.Touched) int {
 func (p *Proxier) update(ctx context.Context, b Batch) []render.Touched {
 	if b.FactsChanged {
 		p.facts = p.factsOf(b)
-		p.model = render.NewModel(p.facts, p.cfg.Render)
+		p.model = p.model.Renew(p.facts)
 		klog.FromContext(ctx).V(2).Info("Node facts changed", "node", p.facts.Node.Name, "zone", p.facts.Node.Zone,
 			"nodePortAddresses", p.facts.NodePorts, "serviceCIDRs", p.facts.ServiceCIDRs)
 	}
@@ -133,8 +135,14 @@ func (p *Proxier) update(ctx context.Context, b Batch) []render.Touched {
 	return touched
 }
 
-// followNode brings the rules up to date when the Node changed: in detect-local mode NodeCIDR they hold its podCIDRs.
+// followNode brings the rules up to date when the Node or the ServiceCIDRs changed: in detect-local mode NodeCIDR they
+// hold the Node's podCIDRs, and those on ARP hold ServiceCIDRs.
 func (p *Proxier) followNode(ctx context.Context) {
+	if want := render.Tables(p.facts, p.cfg.Render); !reflect.DeepEqual(p.tables, want) {
+		if err := p.prepareTables(ctx); err != nil {
+			p.verifyFailed(ctx, err)
+		}
+	}
 	for f, have := range p.rules {
 		want := render.Skeleton(f, p.facts.Node, p.cfg.Render)
 		if reflect.DeepEqual(have, want) {
@@ -290,6 +298,10 @@ func operationName(o render.Op) string {
 	switch {
 	case o.IPVS != nil:
 		return o.IPVS.Verb.String()
+	case o.NFT != nil && o.NFT.Delete:
+		return "nft del"
+	case o.NFT != nil:
+		return "nft add"
 	case o.Set.Delete:
 		return "set del"
 	default:

@@ -88,6 +88,17 @@ func (p *Proxier) spotCheck(ctx context.Context) error {
 			return fmt.Errorf("set %s has %d entries instead of %d: %w", s.Name, got, want, errDrift)
 		}
 	}
+	if p.plane.NFT != nil {
+		elements, err := p.plane.NFT.Dump(ctx, p.tables)
+		if err != nil {
+			return fmt.Errorf("reading nf_tables: %w", err)
+		}
+		for set, want := range p.state.NFT {
+			if got := len(elements[set]); got != len(want) {
+				return fmt.Errorf("set %s has %d elements instead of %d: %w", set, got, len(want), errDrift)
+			}
+		}
+	}
 	bound, err := p.plane.IPVS.Bound(ctx)
 	if err != nil {
 		return fmt.Errorf("reading local routes: %w", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/loopback"
+	"github.com/kube-hop/kube-hop/nftables"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -31,6 +32,9 @@ func (p *Proxier) Verify(ctx context.Context) {
 		p.countDrift(ctx, state)
 		found = len(state.IPVS.Virtual)
 		p.state = state
+		if !p.adopted {
+			p.model.Adopt(state)
+		}
 		touched = []render.Touched{p.model.Everything(state)}
 	case !p.adopted:
 		p.verifyFailed(ctx, errors.Join(prepared, err))
@@ -69,7 +73,7 @@ func (p *Proxier) prepare(ctx context.Context) error {
 	for _, f := range p.plane.families() {
 		errs = append(errs, p.prepareFamily(ctx, f))
 	}
-	return errors.Join(append(errs, p.prepareLoopback(ctx))...)
+	return errors.Join(append(errs, p.prepareLoopback(ctx), p.prepareTables(ctx))...)
 }
 
 // prepareLoopback puts in place what leads loopback to node ports, or takes away what a daemon with other flags left.
@@ -83,6 +87,22 @@ func (p *Proxier) prepareLoopback(ctx context.Context) error {
 	missing, err := p.plane.Loopback.Ensure(ctx)
 	p.repaired(ctx, "loopback", missing)
 	return err //nolint:wrapcheck // names the operation and the object
+}
+
+// prepareTables makes the tables of nf_tables what they should be. Families are exposed without them too: what is
+// lacking then is lacking in kernels without nf_tables.
+func (p *Proxier) prepareTables(ctx context.Context) error {
+	if p.plane.NFT == nil {
+		return nil
+	}
+	want := render.Tables(p.facts, p.cfg.Render)
+	repaired, err := p.plane.NFT.Ensure(ctx, want)
+	p.repaired(ctx, "nftables", repaired)
+	if err != nil {
+		return err //nolint:wrapcheck // it names the table
+	}
+	p.tables = want
+	return nil
 }
 
 func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) error {
@@ -130,11 +150,17 @@ func (p *Proxier) read(ctx context.Context) (render.State, error) {
 			return render.State{}, fmt.Errorf("reading node ports on loopback: %w", err)
 		}
 	}
+	var elements nftables.State
+	if p.plane.NFT != nil {
+		if elements, err = p.plane.NFT.Dump(ctx, render.Tables(p.facts, p.cfg.Render)); err != nil {
+			return render.State{}, fmt.Errorf("reading nf_tables: %w", err)
+		}
+	}
 	kernel, err := p.plane.IPVS.Dump(ctx)
 	if err != nil {
 		return render.State{}, fmt.Errorf("reading virtual servers: %w", err)
 	}
-	found := render.StateOf(kernel, entries)
+	found := render.StateOf(kernel, entries, elements)
 	for k := range kernel.Virtual {
 		if !p.ours(k, found) {
 			delete(kernel.Virtual, k)

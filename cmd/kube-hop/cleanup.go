@@ -34,7 +34,7 @@ func newCleanup() *cobra.Command {
 }
 
 func cleanup(ctx context.Context, c config.Config) error {
-	k, err := openKernel(ctx)
+	k, err := openKernel(ctx, &c.Proxier.Render)
 	if errors.Is(err, ipvsnl.ErrNoIPVS) {
 		return err
 	}

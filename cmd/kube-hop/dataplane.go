@@ -14,7 +14,9 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs/ipvsnl"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/loopback/sockhook"
+	"github.com/kube-hop/kube-hop/nftables/nftnl"
 	"github.com/kube-hop/kube-hop/proxier"
+	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
 // kernel is the real dataplane, with what has to be closed.
@@ -22,12 +24,13 @@ type kernel struct {
 	proxier.Dataplane
 	table  *ipvsnl.Table
 	sets   *ipsetnl.Sets
+	nft    *nftnl.Tables   // nil where the kernel has no nf_tables
 	looped *sockhook.Table // nil if the kernel cannot do it
 }
 
 // openKernel opens the edges to the kernel. A family whose tools are missing is left out with one log line; without
-// any family it fails.
-func openKernel(ctx context.Context) (*kernel, error) {
+// any family it fails. What the kernel cannot do is noted in the configuration.
+func openKernel(ctx context.Context, c *render.Config) (*kernel, error) {
 	table, err := ipvsnl.Open(ipvsnl.Options{})
 	if err != nil {
 		return nil, err
@@ -62,14 +65,41 @@ func openKernel(ctx context.Context) (*kernel, error) {
 	} else {
 		k.Loopback = k.looped
 	}
-	k.Sysctls = sysctls(k.Rules[lb.IPv6] != nil)
+	c.Loopback = c.Loopback && k.Loopback != nil
+	c.IPv4, c.IPv6 = k.Rules[lb.IPv4] != nil, k.Rules[lb.IPv6] != nil
+	k.openTables(ctx, c)
+	k.Sysctls = sysctls(c.IPv6)
 	return k, nil
+}
+
+// openTables opens nf_tables, if the kernel has all that our tables need.
+func (k *kernel) openTables(ctx context.Context, c *render.Config) {
+	c.NFTables = true
+	nft, err := nftnl.Open()
+	if err == nil {
+		if err = nft.Try(ctx, render.Tables(render.Facts{}, *c)); err != nil {
+			err = errors.Join(err, nft.Close())
+		}
+	}
+	if err != nil {
+		c.NFTables = false
+		klog.FromContext(ctx).Info("The kernel lacks something", "problem", fmt.Sprintf("nf_tables cannot be used (%v): pods and the node see "+
+			"only local endpoints at external addresses of Services with policy Local, and replies may be mixed up; "+
+			`load its modules with "modprobe -a nf_tables nft_ct nft_fib_ipv4 nft_fib_ipv6" or install the kernel's extra modules package`, err))
+		return
+	}
+	k.nft, k.NFT = nft, nft
 }
 
 func (k *kernel) close() {
 	k.table.Close()
 	if k.looped != nil {
 		k.looped.Close()
+	}
+	if k.nft != nil {
+		if err := k.nft.Close(); err != nil {
+			klog.Background().Error(err, "Closing the nf_tables socket")
+		}
 	}
 	if err := k.sets.Close(); err != nil {
 		klog.Background().Error(err, "Closing the ipset socket")

@@ -42,7 +42,7 @@ func newRender() *cobra.Command {
 	flags.AddRender(cmd.Flags())
 	cmd.Flags().StringVar(&flags.Hostname, "node", "", "name of the Node to render for; short for --hostname-override")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
-	cmd.Flags().BoolVar(&rules, "rules", false, "print the iptables rules too (text only); they do not depend on Services")
+	cmd.Flags().BoolVar(&rules, "rules", false, "print the iptables and nf_tables rules too (text only); they do not depend on Services")
 	return cmd
 }
 
@@ -60,7 +60,8 @@ func renderFolder(ctx context.Context, c config.Config, o renderOutput) error {
 	tracker := proxier.NewTracker(time.Now)
 	snapshot.Feed(tracker)
 	state, node := proxier.Render(ctx, tracker, c.Proxier)
-	if err := o.print(state, node, c); err != nil {
+	facts := render.Facts{Node: node, ServiceCIDRs: snapshot.ServiceCIDRs}
+	if err := o.print(state, facts, c); err != nil {
 		return err
 	}
 	for _, p := range fileProblems {
@@ -75,7 +76,7 @@ func renderFolder(ctx context.Context, c config.Config, o renderOutput) error {
 	return nil
 }
 
-func (o renderOutput) print(state render.State, node lb.Node, c config.Config) error {
+func (o renderOutput) print(state render.State, facts render.Facts, c config.Config) error {
 	if o.json {
 		e := json.NewEncoder(o.out)
 		e.SetIndent("", "  ")
@@ -88,12 +89,17 @@ func (o renderOutput) print(state render.State, node lb.Node, c config.Config) e
 		return nil
 	}
 	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
-		rules := render.Skeleton(f, node, c.Render())
+		rules := render.Skeleton(f, facts.Node, c.Render())
 		fmt.Fprintf(o.out, "# %s\n", f)
 		for _, table := range rules.Tables() {
 			if _, err := io.WriteString(o.out, rules.RestoreText(table)); err != nil {
 				return err
 			}
+		}
+	}
+	for _, t := range render.Tables(facts, c.Render()) {
+		if _, err := io.WriteString(o.out, t.String()); err != nil {
+			return err
 		}
 	}
 	return nil

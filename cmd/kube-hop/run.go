@@ -54,13 +54,11 @@ func run(ctx context.Context, c config.Config) error {
 	if err := check(ctx, c.Proxier.Render.Scheduler); err != nil {
 		return err
 	}
-	k, err := openKernel(ctx)
+	k, err := openKernel(ctx, &c.Proxier.Render)
 	if err != nil {
 		return err
 	}
 	defer k.close()
-	c.Proxier.Render.Loopback = c.Proxier.Render.Loopback && k.Loopback != nil
-	c.Proxier.Render.IPv4, c.Proxier.Render.IPv6 = k.Rules[lb.IPv4] != nil, k.Rules[lb.IPv6] != nil
 
 	m := metrics.New()
 	from, err := openSource(c, m)

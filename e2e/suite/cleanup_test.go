@@ -84,5 +84,8 @@ func TestCleanup(t *testing.T) {
 	for range 2 {
 		n1.run(t, os.Getenv("KUBE_HOP"), "cleanup", exclude)
 		sameSnapshot(t, before, n1.snapshot(t))
+		if tables := n1.run(t, "nft", "list", "tables"); strings.Contains(tables, "kube-hop") {
+			t.Errorf("left behind in nf_tables:\n%s", tables)
+		}
 	}
 }

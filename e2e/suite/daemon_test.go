@@ -149,3 +149,15 @@ func (n *node) run(t *testing.T, command ...string) string {
 	}
 	return string(out)
 }
+
+// runWhile runs a command on the node, and when the test ends the one that undoes it.
+func (n *node) runWhile(t *testing.T, command, undo []string) {
+	t.Helper()
+	n.run(t, command...)
+	t.Cleanup(func() {
+		out, err := n.Command(context.Background(), undo[0], undo[1:]...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s on %s: %v\n%s", strings.Join(undo, " "), n, err, out)
+		}
+	})
+}

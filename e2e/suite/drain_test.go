@@ -19,7 +19,7 @@ func TestDrain(t *testing.T) {
 	var held []*heldStream
 	for _, proto := range []testbed.Proto{testbed.TCP, testbed.SCTP} {
 		for _, family := range []int{4, 6} {
-			held = append(held, c.hold(t, proto, frontend{clusterIP, m.at(family)}, "b2"))
+			held = append(held, c.hold(t, proto, frontend{kind: clusterIP, addr: m.at(family)}, "b2"))
 		}
 	}
 	for _, step := range []struct {

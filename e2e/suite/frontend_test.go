@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 	"github.com/kube-hop/kube-hop/ipvs"
 )
@@ -22,6 +24,8 @@ const (
 type frontend struct {
 	kind string
 	addr netip.AddrPort
+	// local is set for external frontends of a Service with policy Local.
+	local bool
 }
 
 // String is short enough for the name of a subtest.
@@ -45,9 +49,12 @@ func (m *manifest) frontends(via *testbed.Host) []frontend {
 	var out []frontend
 	for _, family := range []int{4, 6} {
 		for _, kind := range []string{clusterIP, externalIP, loadBalancer} {
-			out = append(out, frontend{kind, netip.AddrPortFrom(m.addr(kind, family), 80)})
+			out = append(out, frontend{kind: kind, addr: netip.AddrPortFrom(m.addr(kind, family), 80)})
 		}
-		out = append(out, frontend{nodePort, netip.AddrPortFrom(via.Addr(m.addr(clusterIP, family)), uint16(m.nodePort()))})
+		out = append(out, frontend{kind: nodePort, addr: netip.AddrPortFrom(via.Addr(m.addr(clusterIP, family)), uint16(m.nodePort()))})
+	}
+	for i := range out {
+		out[i].local = out[i].kind != clusterIP && m.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 	}
 	return out
 }
@@ -57,7 +64,7 @@ func (m *manifest) vips(port uint16) []frontend {
 	var out []frontend
 	for _, family := range []int{4, 6} {
 		for _, kind := range []string{clusterIP, externalIP, loadBalancer} {
-			out = append(out, frontend{kind, netip.AddrPortFrom(m.addr(kind, family), port)})
+			out = append(out, frontend{kind: kind, addr: netip.AddrPortFrom(m.addr(kind, family), port)})
 		}
 	}
 	return out
@@ -86,10 +93,12 @@ func (c *cluster) clients() []client {
 	return []client{{c.A1, c.N1}, {c.B1, c.N2}, {c.N1, c.N1}, {c.Out, c.N1}}
 }
 
-// peers returns what a pod may see as its client: the client's own address only if a pod asks at a ClusterIP, else
-// an address of the node, and that of the node's pod bridge if the pod is on the same node.
+// peers returns what a pod may see as its client: the client's own address only if a pod asks at a ClusterIP, or
+// anybody but the node itself where the policy is Local, else an address of the node, and that of the node's pod
+// bridge if the pod is on the same node.
 func (cl client) peers(f frontend, pod *testbed.Host) []netip.Addr {
-	if f.kind == clusterIP && cl.host.Node != nil && cl.host != pod {
+	keeps := f.kind == clusterIP && cl.host.Node != nil || f.local && cl.host != cl.via
+	if keeps && cl.host != pod {
 		return []netip.Addr{cl.host.Addr(f.addr.Addr())}
 	}
 	out := []netip.Addr{cl.via.Addr(f.addr.Addr())}

@@ -22,7 +22,7 @@ import (
 func (m *manifest) loopback() []frontend {
 	var out []frontend
 	for _, a := range []string{"127.0.0.1", "::1"} {
-		out = append(out, frontend{nodePort, netip.AddrPortFrom(netip.MustParseAddr(a), uint16(m.nodePort()))})
+		out = append(out, frontend{kind: nodePort, addr: netip.AddrPortFrom(netip.MustParseAddr(a), uint16(m.nodePort()))})
 	}
 	return out
 }

@@ -145,8 +145,8 @@ func TestEndpointPorts(t *testing.T) {
 			if err != nil {
 				t.Error("admin: ", err)
 			}
-			c.askEvenly(t, client{c.A1, c.N1}, testbed.TCP, frontend{clusterIP, http}, "a2", "b2")
-			c.askEvenly(t, client{c.A1, c.N1}, testbed.TCP, frontend{clusterIP, admin}, "b2")
+			c.askEvenly(t, client{c.A1, c.N1}, testbed.TCP, frontend{kind: clusterIP, addr: http}, "a2", "b2")
+			c.askEvenly(t, client{c.A1, c.N1}, testbed.TCP, frontend{kind: clusterIP, addr: admin}, "b2")
 		})
 	}
 }

@@ -84,7 +84,7 @@ func virtualServers(text string) []string {
 	var out []string
 	for _, l := range strings.Split(text, "\n") {
 		switch {
-		case strings.HasPrefix(l, "TCP "), strings.HasPrefix(l, "UDP "), strings.HasPrefix(l, "SCTP "):
+		case strings.HasPrefix(l, "FWM "), strings.HasPrefix(l, "TCP "), strings.HasPrefix(l, "UDP "), strings.HasPrefix(l, "SCTP "):
 			out = append(out, l)
 		case strings.HasPrefix(l, "  ") && len(out) > 0:
 			out[len(out)-1] += "\n" + l

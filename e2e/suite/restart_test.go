@@ -46,7 +46,7 @@ func TestRestart(t *testing.T) {
 					t.Errorf("weight of %s is %d, want %d", pod, got, want)
 				}
 			}
-			c.askEvenly(t, client{c.A1, c.N1}, testbed.TCP, frontend{clusterIP, at}, "a2", "b1")
+			c.askEvenly(t, client{c.A1, c.N1}, testbed.TCP, frontend{kind: clusterIP, addr: at}, "a2", "b1")
 		}
 		for _, f := range gone.frontends(c.N1) {
 			if err := n1.want(testbed.TCP, f.addr, false); err != nil {

@@ -1,6 +1,8 @@
 package nftnl
 
 import (
+	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"regexp"
@@ -115,4 +117,31 @@ func list(t *testing.T) string {
 		t.Fatalf("nft: %v\n%s", err, out)
 	}
 	return string(out)
+}
+
+func BenchmarkKernelAdd(b *testing.B) {
+	for _, n := range []int{1, 100, 10000} {
+		b.Run(fmt.Sprintf("elements=%d", n), func(b *testing.B) {
+			tables := openTables(b)
+			table := nftablestest.Skeleton(nftables.IPv4)
+			if _, err := tables.Ensure(b.Context(), []nftables.Table{table}); err != nil {
+				b.Fatal(err)
+			}
+			ops := make([]nftables.Op, n)
+			for i := range ops {
+				addr := netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})
+				ops[i] = nftables.Op{Set: table.ID("frontends"), Key: nftables.Key{Addr: addr, Proto: 6, Port: 80}}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				for i := range ops {
+					ops[i].Delete = !ops[i].Delete
+				}
+				if failed := tables.Apply(b.Context(), ops); failed != nil {
+					b.Fatal(failed[0])
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "µs/element")
+		})
+	}
 }

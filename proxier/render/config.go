@@ -18,6 +18,9 @@ type Config struct {
 	Local Detector
 	// Loopback makes node ports answer on loopback addresses too, where NodePortAddresses selects those.
 	Loopback bool
+	// NFTables is set where the kernel has nf_tables. Without it, clients inside the cluster see at external addresses
+	// of Services with policy Local what those outside see.
+	NFTables bool
 	// Families that are served. A node without IPv6 leaves it out.
 	IPv4, IPv6 bool
 }

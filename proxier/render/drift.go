@@ -12,7 +12,7 @@ const KindBound = "vip"
 
 // Difference is what of one kind of object is not as it was left.
 type Difference struct {
-	// Kind is ipvs, vip or set.
+	// Kind is ipvs, vip, set or nftables.
 	Kind string
 	// Lines name one object each.
 	Lines []string
@@ -24,6 +24,7 @@ func Drift(left, found State) []Difference {
 		{Kind: "ipvs", Lines: virtualDrift(left.IPVS.Virtual, found.IPVS.Virtual)},
 		{Kind: KindBound, Lines: BoundDrift(left.IPVS.Bound, found.IPVS.Bound)},
 		{Kind: "set", Lines: setDrift(left, found)},
+		{Kind: "nftables", Lines: nftDrift(left, found)},
 	}
 }
 
@@ -77,6 +78,25 @@ func setDrift(left, found State) []string {
 		for e := range entries {
 			if m := (member{set, e}); !left.has(m) {
 				out = append(out, fmt.Sprintf("set %s has %s, which was added", set, e))
+			}
+		}
+	}
+	return out
+}
+
+func nftDrift(left, found State) []string {
+	var out []string
+	for set, elements := range left.NFT {
+		for k, mark := range elements {
+			if e := (element{set, k, mark}); !found.holds(e) {
+				out = append(out, "lacks: "+e.op(false).String())
+			}
+		}
+	}
+	for set, elements := range found.NFT {
+		for k, mark := range elements {
+			if _, ok := left.NFT[set][k]; !ok {
+				out = append(out, "was added: "+element{set, k, mark}.op(false).String())
 			}
 		}
 	}

@@ -50,6 +50,17 @@ const (
 	MasqueradeNode
 )
 
+// Drop says whose connections a frontend drops.
+type Drop uint8
+
+// The classes of clients that are dropped.
+const (
+	DropNobody Drop = iota
+	// DropOutside drops clients outside of the cluster: neither pods nor this node.
+	DropOutside
+	DropEverybody
+)
+
 // Frontend is one address, port and protocol that a service port answers on, and everything that follows from it.
 type Frontend struct {
 	Key  ipvs.Key
@@ -64,8 +75,10 @@ type Frontend struct {
 	Masquerade Masquerade
 	// Ranges are the only sources that may use the frontend; nil for no restriction.
 	Ranges []netip.Prefix
-	// Drop is set when there are endpoints, but none that the traffic policy allows.
-	Drop bool
+	// Drop says whose new connections are dropped because there are endpoints, but none that the traffic policy allows.
+	Drop Drop
+	// Inside is what clients inside the cluster see instead; nil if they see the same as those outside.
+	Inside *View
 	// Loopback is set when loopback addresses, with the same port, lead to the frontend.
 	Loopback bool
 	// VIP is set when the address is made local by kube-hop, and hence guarded; not for the node's own addresses.
@@ -97,6 +110,6 @@ func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 func (f Frontend) equal(o Frontend) bool {
 	return f.Key == o.Key && f.Kind == o.Kind && f.Service == o.Service && f.PortName == o.PortName &&
 		f.Created == o.Created && f.Masquerade == o.Masquerade && f.VIP == o.VIP && f.Drop == o.Drop &&
-		f.Loopback == o.Loopback &&
+		f.Loopback == o.Loopback && f.Inside.equal(o.Inside) &&
 		slices.Equal(f.Ranges, o.Ranges) && f.Virtual.Equal(o.Virtual)
 }

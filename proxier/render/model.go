@@ -20,6 +20,7 @@ type Model struct {
 	// rivals holds the claims that lost, for the few keys that more than one Service claims.
 	rivals map[ipvs.Key][]*Frontend
 	vips   map[netip.Addr]vipUse
+	marks  marks
 }
 
 // vipUse counts the claims that need an address bound by itself, and names a Service that has one, for messages.
@@ -36,7 +37,15 @@ func NewModel(facts Facts, cfg Config) *Model {
 		owner:    map[ipvs.Key]*Frontend{},
 		rivals:   map[ipvs.Key][]*Frontend{},
 		vips:     map[netip.Addr]vipUse{},
+		marks:    newMarks(nil),
 	}
+}
+
+// Renew returns a model without Services for other facts, in which views will have the marks that they have now.
+func (m *Model) Renew(facts Facts) *Model {
+	next := NewModel(facts, m.cfg)
+	next.marks = newMarks(m.marks.of)
+	return next
 }
 
 // Touched names the kernel objects that a change may concern.
@@ -87,6 +96,9 @@ func (m *Model) set(name lb.Name, next []Frontend) Touched {
 			m.release(&old[i])
 		}
 		t.Prefixes = m.use(t.Prefixes, old[i], -1)
+	}
+	if len(t.Keys) > 0 {
+		t.Keys = append(t.Keys, m.follow(old, next)...)
 	}
 	return t
 }
@@ -202,6 +214,18 @@ func (m *Model) Everything(st State) Touched {
 			}
 		}
 	}
+	for k := range m.marks.views {
+		keys[k] = struct{}{}
+	}
+	for set, elements := range st.NFT {
+		for e := range elements {
+			if k, ok := keyOf(set, e); ok {
+				keys[k] = struct{}{}
+			} else {
+				prefixes[host(e.Addr)] = struct{}{}
+			}
+		}
+	}
 	return Touched{Keys: sortedMapKeys(keys, ipvs.Key.Compare), Prefixes: sortedMapKeys(prefixes, comparePrefix)}
 }
 
@@ -251,8 +275,12 @@ func comparePrefix(a, b netip.Prefix) int {
 // Len returns the number of Services that have a frontend.
 func (m *Model) Len() int { return len(m.services) }
 
-// Frontend returns the owner's frontend of a key.
+// Frontend returns the owner's frontend of a key. A mark-based virtual server counts as one.
 func (m *Model) Frontend(k ipvs.Key) (Frontend, bool) {
+	if k.Mark != 0 {
+		f, _, ok := m.view(k)
+		return f, ok
+	}
 	f := m.owner[k]
 	if f == nil {
 		return Frontend{}, false

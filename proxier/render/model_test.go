@@ -25,6 +25,7 @@ func FuzzStepwiseEqualsFull(f *testing.F) {
 			for _, op := range p {
 				st.Record(op)
 				checkSafe(t, st, op)
+				checkViews(t, step, st, op)
 			}
 		}
 		run(Diff(step, st, step.Everything(st)))
@@ -96,6 +97,35 @@ func checkSafe(t *testing.T, st State, after Op) {
 	}
 }
 
+// checkViews fails if clients inside the cluster are led to a virtual server that is not there, or not all there when
+// the first of them are, or if one is there that is not recorded as ours.
+func checkViews(t *testing.T, m *Model, st State, after Op) {
+	t.Helper()
+	for view, from := range st.inside {
+		if _, ok := st.IPVS.Virtual[view]; !ok {
+			t.Fatalf("after %q: %d frontends lead to %s, which is not there", after, len(from), view)
+		}
+	}
+	for k := range st.IPVS.Virtual {
+		if k.Mark != 0 && !st.RecordsKey(k) {
+			t.Fatalf("after %q: %s is not recorded as ours", after, k)
+		}
+	}
+	if after.Phase != PhaseInside {
+		return
+	}
+	want, _ := m.Frontend(after.Key)
+	have := map[ipvs.RealServer]bool{}
+	for _, r := range st.IPVS.Virtual[after.Key].Real {
+		have[r] = true
+	}
+	for _, r := range want.Virtual.Real {
+		if !have[r] {
+			t.Fatalf("after %q: clients are led to %s before it has %s", after, after.Key, r.Dest)
+		}
+	}
+}
+
 func (s State) holdsClusterIP(k ipvs.Key) bool {
 	for bits := range k.Addr.BitLen() + 1 {
 		p, _ := k.Addr.Prefix(bits)
@@ -109,7 +139,12 @@ func (s State) holdsClusterIP(k ipvs.Key) bool {
 // withoutDrains leaves out the real servers that only wait for their connections to end.
 func withoutDrains(m *Model, st State) State {
 	out := NewState()
-	out.Sets, out.IPVS.Bound = st.Sets, st.IPVS.Bound
+	out.Sets, out.NFT, out.IPVS.Bound = st.Sets, st.NFT, st.IPVS.Bound
+	for set, elements := range out.NFT {
+		if len(elements) == 0 {
+			delete(out.NFT, set)
+		}
+	}
 	for set, entries := range out.Sets {
 		if len(entries) == 0 {
 			delete(out.Sets, set)

@@ -9,6 +9,7 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/loopback"
+	"github.com/kube-hop/kube-hop/nftables"
 )
 
 // Phase is a step of the order in which operations run.
@@ -24,11 +25,13 @@ const (
 	PhaseGuard
 	// PhaseServe adds and edits virtual servers, and adds real servers or gives them their weight back.
 	PhaseServe
+	// PhaseInside leads clients inside the cluster to virtual servers of their own.
+	PhaseInside
 	// PhaseBind makes addresses local.
 	PhaseBind
 	// PhaseOpen lets frontends through the guard.
 	PhaseOpen
-	// PhaseClose makes the guard reject frontends that go.
+	// PhaseClose makes the guard reject frontends that go, and leads nobody any more to a virtual server that goes.
 	PhaseClose
 	// PhaseUnbind makes addresses foreign again.
 	PhaseUnbind
@@ -40,7 +43,7 @@ const (
 	PhaseDisallow
 )
 
-// Op is one operation on the kernel, either on IPVS or on a set.
+// Op is one operation on the kernel: on IPVS, on an ipset or on a set of nf_tables.
 type Op struct {
 	Phase Phase
 	// Service is the one that the operation is for; the zero Name when no single one is.
@@ -51,19 +54,27 @@ type Op struct {
 
 	IPVS *ipvs.Op
 	Set  *iptables.SetOp
+	NFT  *nftables.Op
 }
 
 // String prints the operation as it will run.
 func (o Op) String() string {
-	if o.Set != nil {
+	switch {
+	case o.Set != nil:
 		return "set " + o.Set.String()
+	case o.NFT != nil:
+		return "nft " + o.NFT.String()
 	}
 	return o.IPVS.String()
 }
 
 // Blocks reports whether later operations on the same frontend or address must not run if this one failed. One
-// real server that cannot be added or removed holds up nothing.
+// real server that cannot be added or removed holds up nothing; nor does an element of nf_tables, without which a
+// frontend still serves, except the record that a virtual server is ours.
 func (o Op) Blocks() bool {
+	if o.NFT != nil {
+		return o.NFT.Set.Name == setMarks
+	}
 	if o.IPVS == nil {
 		return o.Set.Set != loopback.SetName // without it loopback refuses, or leads to what refuses
 	}
@@ -109,10 +120,12 @@ type differ struct {
 	state   State
 	service lb.Name
 	seen    map[netip.Prefix]bool
+	views   map[ipvs.Key]bool
 	phases  [PhaseDisallow + 1]Plan
-	// onIPVS and onSets are where the next operations are put, many to an allocation.
+	// onIPVS, onSets and onNFT are where the next operations are put, many to an allocation.
 	onIPVS []ipvs.Op
 	onSets []iptables.SetOp
+	onNFT  []nftables.Op
 }
 
 // put appends a value and returns where it is. What was put stays there: a full slice is left and a larger one begun.
@@ -138,6 +151,19 @@ func (d *differ) member(o Op, m member, want bool, add, remove Phase) {
 	}
 }
 
+// element adds or deletes an element of nf_tables if the state differs from what is wanted, where there is nf_tables.
+func (d *differ) element(o Op, e element, want bool, add, remove Phase) {
+	if d.state.holds(e) == want || !d.model.cfg.NFTables {
+		return
+	}
+	o.NFT = put(&d.onNFT, e.op(!want))
+	if want {
+		d.plan(o, add)
+	} else {
+		d.plan(o, remove)
+	}
+}
+
 // prefix plans the guard and the binding of an address or range.
 func (d *differ) prefix(p netip.Prefix) {
 	if d.seen[p] {
@@ -152,6 +178,9 @@ func (d *differ) prefix(p netip.Prefix) {
 	d.member(base, prefixMember(p, setVIP), bound, PhaseGuard, PhaseUnguard)
 	d.member(base, prefixMember(p, setClusterIP), clusterIP, PhaseGuard, PhaseUnguard)
 
+	if p.IsSingleIP() && p.Addr().Is4() {
+		d.element(base, arpElement(p.Addr()), bound, PhaseGuard, PhaseUnguard)
+	}
 	source := d.model.facts.source(p.Addr())
 	have, isBound := d.state.IPVS.Bound[p]
 	switch {
@@ -172,8 +201,12 @@ func (d *differ) plan(o Op, phase Phase) {
 	d.phases[phase] = append(d.phases[phase], o)
 }
 
-// key plans one frontend: its set entries and its virtual server.
+// key plans one frontend: its set entries, its virtual server, and what its clients inside the cluster see.
 func (d *differ) key(k ipvs.Key) {
+	if k.Mark != 0 {
+		d.view(k)
+		return
+	}
 	f, want := d.model.Frontend(k)
 	base := Op{Service: d.service, Key: k}
 	if want {
@@ -183,21 +216,33 @@ func (d *differ) key(k ipvs.Key) {
 		// What guards the address goes with the frontend, also when only the frontend is retried.
 		d.prefix(d.model.binding(k.Addr))
 	}
-	if k.Mark == 0 {
-		for _, set := range []string{setExternal, setExternalLocal} {
-			d.member(base, keyMember(k, set), want && f.masqueradeSet() == set, PhaseGuard, PhaseUnguard)
-		}
-		d.member(base, keyMember(k, setNoLocal), want && f.Drop, PhaseGuard, PhaseOpen)
-		d.member(base, keyMember(k, setServed), want && f.VIP, PhaseOpen, PhaseClose)
-		d.member(base, loopbackMember(k), want && f.Loopback, PhaseOpen, PhaseClose)
-		d.ranges(base, f.Ranges)
+	for _, set := range []string{setExternal, setExternalLocal} {
+		d.member(base, keyMember(k, set), want && f.masqueradeSet() == set, PhaseGuard, PhaseUnguard)
 	}
+	d.member(base, keyMember(k, setNoLocal), want && f.Drop == DropEverybody, PhaseGuard, PhaseOpen)
+	d.member(base, keyMember(k, setNoLocalOutside), want && f.Drop == DropOutside, PhaseGuard, PhaseOpen)
+	d.member(base, keyMember(k, setServed), want && f.VIP, PhaseOpen, PhaseClose)
+	d.member(base, loopbackMember(k), want && f.Loopback, PhaseOpen, PhaseClose)
+	d.ranges(base, f.Ranges)
+	d.element(base, frontendElement(k), want, PhaseGuard, PhaseUnguard)
+	d.inside(k)
 	have, exists := d.state.IPVS.Virtual[k]
 	switch {
 	case want:
 		d.virtual(base, f.Virtual, have, exists)
 	case exists:
 		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k})
+	}
+}
+
+// inside plans the views that inside clients of a frontend are led to, and were led to before.
+func (d *differ) inside(k ipvs.Key) {
+	if view, ok := d.model.viewOf(k); ok {
+		d.view(view)
+	}
+	set := setID(lb.FamilyOf(k.Addr), mapInside)
+	if mark, ok := d.state.NFT[set][elementKey(k)]; ok {
+		d.view(markKey(set.Family == nftables.IPv6, mark))
 	}
 }
 
@@ -246,7 +291,7 @@ func (d *differ) virtual(base Op, want, have ipvs.VirtualServer, exists bool) {
 // server goes at once, and expire_nodest_conn lets the next packet go elsewhere.
 func (d *differ) drain(base Op, r ipvs.RealServer) {
 	switch {
-	case base.Key.Proto == ipvs.UDP:
+	case d.model.proto(base.Key) == ipvs.UDP:
 		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteReal, Key: base.Key, Real: r})
 	case r.Weight != 0:
 		r.Weight = 0

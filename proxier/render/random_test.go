@@ -91,4 +91,4 @@ var testFacts = Facts{
 	ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 }
 
-var testConfig = Config{Scheduler: "rr", MasqueradeBit: 14, Loopback: true, IPv4: true, IPv6: true}
+var testConfig = Config{Scheduler: "rr", MasqueradeBit: 14, NFTables: true, Loopback: true, IPv4: true, IPv6: true}

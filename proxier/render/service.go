@@ -57,13 +57,25 @@ func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, views 
 		outside, masquerade = local, MasqueradeNode
 	}
 
-	dropIfEmpty := func(servers []ipvs.RealServer) bool { return views.Any && len(servers) == 0 }
+	dropIfEmpty := func(servers []ipvs.RealServer, whom Drop) Drop {
+		if views.Any && len(servers) == 0 {
+			return whom
+		}
+		return DropNobody
+	}
 	external := Frontend{
-		PortName: port.Name, Masquerade: masquerade, Drop: dropIfEmpty(outside),
+		PortName: port.Name, Masquerade: masquerade, Drop: dropIfEmpty(outside, DropEverybody),
 		Virtual: ipvs.VirtualServer{Config: r.config(), Real: outside},
 	}
+	if r.service.ExternalLocal && r.cfg.NFTables {
+		external.Drop = dropIfEmpty(outside, DropOutside)
+		external.Inside = &View{
+			ID:      ViewID{r.service.Name, port.Name, port.Proto, family},
+			Virtual: ipvs.VirtualServer{Config: r.viewConfig(), Real: cluster},
+		}
+	}
 	r.add(clusterIP, port.Proto, port.Port, Frontend{
-		Kind: ClusterIP, PortName: port.Name, Masquerade: MasqueradeForeign, Drop: dropIfEmpty(inside),
+		Kind: ClusterIP, PortName: port.Name, Masquerade: MasqueradeForeign, Drop: dropIfEmpty(inside, DropEverybody),
 		Virtual: ipvs.VirtualServer{Config: r.config(), Real: inside},
 	})
 	for _, a := range ofFamily(r.service.ExternalIPs, family) {
@@ -150,6 +162,17 @@ func (r *serviceRenderer) config() ipvs.Config {
 	}
 	if c.Scheduler == "mh" {
 		c.Flags |= ipvs.FlagSched2 // mh-port, as kube-proxy sets it: the source port takes part in the hash
+	}
+	return c
+}
+
+// viewConfig is config for a virtual server that is found by mark. A persistent one of these would send connections to
+// the port that the client asked for, and not to the real server's (ip_vs_sched_persist in ip_vs_core.c). So affinity
+// is by a hash of the client's address, which moves as few clients as can be when endpoints change.
+func (r *serviceRenderer) viewConfig() ipvs.Config {
+	c := r.config()
+	if c.Persistence > 0 {
+		c = ipvs.Config{Scheduler: "mh", Flags: ipvs.FlagSched1} // mh-fallback: never to one that drains
 	}
 	return c
 }

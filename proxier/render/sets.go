@@ -29,6 +29,8 @@ const (
 	// setNoLocal holds the frontends whose traffic policy leaves no endpoint although there are some: new connections
 	// are dropped, so that a load balancer or a client tries another node, and not refused.
 	setNoLocal = "NO-LOCAL"
+	// setNoLocalOutside holds those whose traffic policy leaves no endpoint for clients outside of the cluster only.
+	setNoLocalOutside = "NO-LOCAL-OUTSIDE"
 )
 
 // maxElem is the capacity of each set. ipset's own default, 65536, is 40 external IPs with 1,700 ports; memory is
@@ -60,6 +62,7 @@ func Sets(f lb.Family) []iptables.Set {
 		{setRanged, iptables.HashIPPort},
 		{setRange, iptables.HashIPPortNet},
 		{setNoLocal, iptables.HashIPPort},
+		{setNoLocalOutside, iptables.HashIPPort},
 	} {
 		out = append(out, iptables.Set{Name: setName(f, s.name), Type: s.typ, Family: fam, MaxElem: maxElem})
 	}

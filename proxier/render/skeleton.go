@@ -35,7 +35,7 @@ func sameAddress(f lb.Family) string {
 func Skeleton(f lb.Family, n lb.Node, cfg Config) iptables.Ruleset {
 	return iptables.Ruleset{
 		Family: iptables.Family(f),
-		Chains: slices.Concat(natChains(f, n, cfg), filterChains(f, cfg), accessChains(f)),
+		Chains: slices.Concat(natChains(f, n, cfg), filterChains(f, n, cfg), accessChains(f)),
 		Jumps: []iptables.Jump{
 			jump("nat", "PREROUTING", chainServices, "kubernetes service portals"),
 			jump("nat", "OUTPUT", chainServices, "kubernetes service portals"),
@@ -102,19 +102,27 @@ func clusterIPMasquerade(f lb.Family, n lb.Node, cfg Config) (iptables.Rule, boo
 	if cfg.MasqueradeAll {
 		return rule("%s -j %s", match, chainMarkMasq), true
 	}
-	if cfg.Local.Interface != "" {
-		return rule("! -i %s %s -j %s", cfg.Local.Interface, match, chainMarkMasq), true
-	}
-	for _, p := range cfg.Local.ranges(n) {
-		if lb.FamilyOf(p.Addr()) == f {
-			return rule("! -s %s %s -j %s", p, match, chainMarkMasq), true
-		}
+	if from := notPod(f, n, cfg); from != "" {
+		return rule("%s%s -j %s", from, match, chainMarkMasq), true
 	}
 	return "", false
 }
 
+// notPod returns the match, with a final space, of sources that are not pods; nothing without a detector for the family.
+func notPod(f lb.Family, n lb.Node, cfg Config) string {
+	if cfg.Local.Interface != "" {
+		return fmt.Sprintf("! -i %s ", cfg.Local.Interface)
+	}
+	for _, p := range cfg.Local.ranges(n) {
+		if lb.FamilyOf(p.Addr()) == f {
+			return fmt.Sprintf("! -s %s ", p)
+		}
+	}
+	return ""
+}
+
 // filterChains keep everything but Service ports from being reached at a VIP, and let Service traffic be forwarded.
-func filterChains(f lb.Family, cfg Config) []iptables.Chain {
+func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 	reject := "icmp-port-unreachable"
 	if f == lb.IPv6 {
 		reject = "icmp6-port-unreachable"
@@ -126,7 +134,7 @@ func filterChains(f lb.Family, cfg Config) []iptables.Chain {
 			rule("-j REJECT --reject-with %s", reject),
 		}},
 		{Table: "filter", Name: chainAccess, Rules: accessRules(f)},
-		{Table: "filter", Name: chainInput, Rules: []iptables.Rule{rule("-j %s", chainAccess), guard}},
+		{Table: "filter", Name: chainInput, Rules: []iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg), guard}},
 		// IPVS takes the node's own connections before this chain (LOCAL_OUT priority -98); what arrives here
 		// with a VIP as destination has no virtual server.
 		{Table: "filter", Name: chainOutput, Rules: []iptables.Rule{guard}},
@@ -135,6 +143,12 @@ func filterChains(f lb.Family, cfg Config) []iptables.Chain {
 			rule("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
 		}},
 	}
+}
+
+// noLocalOutside drops new connections of clients outside of the cluster for which the traffic policy leaves no endpoint.
+// Those of the node itself do not come here.
+func noLocalOutside(f lb.Family, n lb.Node, cfg Config) iptables.Rule {
+	return rule("%s%s -j DROP", notPod(f, n, cfg), matchSet(f, setNoLocalOutside, "dst,dst"))
 }
 
 // accessChains does for the node's own connections what filter INPUT does for those of others: IPVS takes them

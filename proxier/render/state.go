@@ -7,6 +7,7 @@ import (
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/nftables"
 )
 
 // State is what the kernel holds of ours, as far as it changes with Services. The daemon keeps one as its shadow of
@@ -14,25 +15,43 @@ import (
 type State struct {
 	IPVS ipvs.State
 	Sets iptables.SetState
+	NFT  nftables.State
 	// ranges finds the entries of the range sets by frontend.
 	ranges map[ipvs.Key][]netip.Prefix
+	// inside finds the frontends that lead to a mark-based virtual server.
+	inside map[ipvs.Key]map[ipvs.Key]struct{}
 }
 
 // NewState returns an empty state.
 func NewState() State {
-	return StateOf(ipvs.State{Virtual: map[ipvs.Key]ipvs.VirtualServer{}, Bound: map[netip.Prefix]netip.Addr{}}, iptables.SetState{})
+	return StateOf(ipvs.State{Virtual: map[ipvs.Key]ipvs.VirtualServer{}, Bound: map[netip.Prefix]netip.Addr{}}, iptables.SetState{}, nftables.State{})
 }
 
 // StateOf returns the state with these contents, which it keeps.
-func StateOf(kernel ipvs.State, sets iptables.SetState) State {
-	s := State{IPVS: kernel, Sets: sets, ranges: map[ipvs.Key][]netip.Prefix{}}
+func StateOf(kernel ipvs.State, sets iptables.SetState, nft nftables.State) State {
+	s := State{
+		IPVS: kernel, Sets: sets, NFT: nft,
+		ranges: map[ipvs.Key][]netip.Prefix{}, inside: map[ipvs.Key]map[ipvs.Key]struct{}{},
+	}
 	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
 		for e := range sets[setName(f, setRange)] {
 			k := entryKey(e)
 			s.ranges[k] = append(s.ranges[k], e.Net)
 		}
+		for k, mark := range nft[setID(f, mapInside)] {
+			s.indexInside(setID(f, mapInside), k, mark)
+		}
 	}
 	return s
+}
+
+func (s State) indexInside(set nftables.SetID, k nftables.Key, mark uint32) {
+	view := markKey(set.Family == nftables.IPv6, mark)
+	if s.inside[view] == nil {
+		s.inside[view] = map[ipvs.Key]struct{}{}
+	}
+	key, _ := keyOf(set, k)
+	s.inside[view][key] = struct{}{}
 }
 
 func entryKey(e iptables.Entry) ipvs.Key {
@@ -45,12 +64,18 @@ func (s State) has(m member) bool {
 	return ok
 }
 
+// holds reports whether a set or map of nf_tables holds an element, with its mark.
+func (s State) holds(e element) bool {
+	mark, ok := s.NFT[e.set][e.key]
+	return ok && mark == e.mark
+}
+
 // RecordsKey reports whether a set records the frontend as ours. The entries of an external frontend or a node port
 // are written before its virtual server and deleted after it, so the record holds after a crash between any two
 // operations. A ClusterIP's is written after it, to keep the guard closed until then; see Guards.
 func (s State) RecordsKey(k ipvs.Key) bool {
 	if k.Mark != 0 {
-		return false
+		return s.holds(markElement(k))
 	}
 	for _, set := range []string{setServed, setExternal, setExternalLocal} {
 		if s.has(keyMember(k, set)) {
@@ -105,8 +130,12 @@ func realRun(ops []Op) int {
 }
 
 func (s State) record(o Op) {
-	if o.Set != nil {
+	switch {
+	case o.Set != nil:
 		s.applySet(*o.Set)
+		return
+	case o.NFT != nil:
+		s.applyNFT(*o.NFT)
 		return
 	}
 	op := *o.IPVS
@@ -154,6 +183,28 @@ func (s State) applySet(op iptables.SetOp) {
 		s.Sets[op.Set] = map[iptables.Entry]struct{}{}
 	}
 	s.Sets[op.Set][op.Entry] = struct{}{}
+}
+
+func (s State) applyNFT(op nftables.Op) {
+	if op.Set.Name == mapInside {
+		view := markKey(op.Set.Family == nftables.IPv6, s.NFT[op.Set][op.Key])
+		key, _ := keyOf(op.Set, op.Key)
+		delete(s.inside[view], key)
+		if len(s.inside[view]) == 0 {
+			delete(s.inside, view)
+		}
+		if !op.Delete {
+			s.indexInside(op.Set, op.Key, op.Mark)
+		}
+	}
+	if op.Delete {
+		delete(s.NFT[op.Set], op.Key)
+		return
+	}
+	if s.NFT[op.Set] == nil {
+		s.NFT[op.Set] = map[nftables.Key]uint32{}
+	}
+	s.NFT[op.Set][op.Key] = op.Mark
 }
 
 // withReals returns a copy with real servers added, changed or deleted; the old slice may be shared.

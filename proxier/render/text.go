@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/nftables"
 )
 
 // Desired returns the state that the model wants, by planning and recording the operations that lead from nothing to
@@ -42,7 +44,27 @@ func (s State) Text() string {
 			fmt.Fprintf(&b, "set %s %s\n", set, e)
 		}
 	}
+	for _, set := range sortedMapKeys(s.NFT, compareSetID) {
+		for _, k := range sortedMapKeys(s.NFT[set], nftables.Key.Compare) {
+			fmt.Fprintf(&b, "nft %s %s %s\n", set.Family, set.Name, s.elementText(set, k))
+		}
+	}
 	return b.String()
+}
+
+func compareSetID(a, b nftables.SetID) int {
+	return cmp.Or(cmp.Compare(a.Family, b.Family), strings.Compare(a.Name, b.Name))
+}
+
+// elementText prints marks in decimal, as ipvsadm prints those of virtual servers.
+func (s State) elementText(set nftables.SetID, k nftables.Key) string {
+	if k.Mark != 0 {
+		return fmt.Sprintf("FWM %d", k.Mark)
+	}
+	if mark := s.NFT[set][k]; mark != 0 {
+		return fmt.Sprintf("%s : FWM %d", k, mark)
+	}
+	return k.String()
 }
 
 func sortedMapKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
@@ -59,6 +81,7 @@ type jsonState struct {
 	VirtualServers []jsonVirtual       `json:"virtualServers"`
 	Local          []jsonBound         `json:"local"`
 	Sets           map[string][]string `json:"sets"`
+	NFTables       map[string][]string `json:"nftables"`
 }
 
 type jsonVirtual struct {
@@ -85,7 +108,7 @@ type jsonBound struct {
 
 // MarshalJSON prints the state as JSON, in the order of Text.
 func (s State) MarshalJSON() ([]byte, error) {
-	out := jsonState{VirtualServers: []jsonVirtual{}, Local: []jsonBound{}, Sets: map[string][]string{}}
+	out := jsonState{VirtualServers: []jsonVirtual{}, Local: []jsonBound{}, Sets: map[string][]string{}, NFTables: map[string][]string{}}
 	for _, k := range sortedMapKeys(s.IPVS.Virtual, ipvs.Key.Compare) {
 		v := s.IPVS.Virtual[k]
 		j := jsonVirtual{
@@ -110,6 +133,13 @@ func (s State) MarshalJSON() ([]byte, error) {
 			list = append(list, e.String())
 		}
 		out.Sets[set] = list
+	}
+	for set, elements := range s.NFT {
+		list := []string{}
+		for _, k := range sortedMapKeys(elements, nftables.Key.Compare) {
+			list = append(list, s.elementText(set, k))
+		}
+		out.NFTables[set.String()] = list
 	}
 	text, err := json.Marshal(out)
 	if err != nil {
