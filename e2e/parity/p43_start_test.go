@@ -16,7 +16,7 @@ import (
 )
 
 // startServices is how many Services a node finds at its start.
-const startServices = 150
+const startServices = 100
 
 // Ports of the pod behind the Services that are watched, so that its packets tell which one they are for.
 const (

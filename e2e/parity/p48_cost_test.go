@@ -14,7 +14,7 @@ import (
 )
 
 func TestP48Cost(t *testing.T) {
-	r := begin(t, "P48", "A change starts no process per entry: as many with 60 Services as with 10, and none for one endpoint")
+	r := begin(t, "P48", "A change starts no process per entry: as few with 30 Services as with 10, and none for one endpoint")
 	for _, n := range r.proxied() { // or looking after what is there would count
 		r.restart(n, r.subject.period("30m"))
 	}
@@ -49,18 +49,18 @@ func TestP48Cost(t *testing.T) {
 	more(1, 10)
 	few := changes(s)
 	before := w.count()
-	more(10, 60)
+	more(10, 30)
 	growth := w.count() - before
 	many := changes(s)
 	if w.lost.Load() {
 		r.Fatalf("the kernel lost process events")
 	}
-	r.Logf("processes: %d for 3 changes with 10 Services, %d for 50 new Services, %d for 3 changes with 60 Services", few, growth, many)
+	r.Logf("processes: %d for 3 changes with 10 Services, %d for 20 new Services, %d for 3 changes with 30 Services", few, growth, many)
 	if few > 0 || many > 0 {
-		r.Errorf("3 changes of an endpoint start %d processes with 10 Services and %d with 60, want none", few, many)
+		r.Errorf("3 changes of an endpoint start %d processes with 10 Services and %d with 30, want none", few, many)
 	}
-	if entries := 50 * 4 * 2; growth >= entries {
-		r.Errorf("50 new Services with %d frontends start %d processes on two nodes", entries, growth)
+	if entries := 20 * 4 * 2; growth >= entries {
+		r.Errorf("20 new Services with %d frontends start %d processes on two nodes", entries, growth)
 	}
 }
 
