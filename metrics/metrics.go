@@ -29,6 +29,10 @@ type Metrics struct {
 	Services, Failing prometheus.Gauge
 	// Draining is the number of real servers at weight 0 that wait for their connections to end.
 	Draining prometheus.Gauge
+	// FlowSyncDuration is the time of one cleanup of stale UDP flows in seconds, failed ones included; FlowsDeleted
+	// counts the connection tracking entries that it deleted; label ip_family.
+	FlowSyncDuration *prometheus.HistogramVec
+	FlowsDeleted     *prometheus.CounterVec
 	// Problems counts objects or fields that were ignored because their value is not allowed.
 	Problems prometheus.Counter
 	// Conflicts is the number of frontends found claimed by more than one Service.
@@ -46,6 +50,11 @@ func New() *Metrics {
 			Name: "kubeproxy_sync_proxy_rules_duration_seconds", Help: "Time of one sync of Services and endpoints to the kernel.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}, []string{"ip_family"}),
+		FlowSyncDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kubeproxy_conntrack_reconciler_sync_duration_seconds", Help: "Time of one cleanup of stale UDP flows in the connection tracking table.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}, []string{"ip_family"}),
+		FlowsDeleted:           counterVec("kubeproxy_conntrack_reconciler_deleted_entries_total", "Stale entries deleted from the connection tracking table.", "ip_family"),
 		LastSync:               gaugeVec("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "Time of the last successful sync.", "ip_family"),
 		LastQueued:             gaugeVec("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "Time at which a sync was last asked for.", "ip_family"),
 		ServiceChanges:         counter("kubeproxy_sync_proxy_rules_service_changes_total", "Service changes seen."),
@@ -63,7 +72,7 @@ func New() *Metrics {
 		Livez:                  counterVec("kubeproxy_proxy_livez_total", "Answers of /livez.", "code"),
 	}
 	m.Registry.MustRegister(m.SyncDuration, m.LastSync, m.LastQueued, m.ServiceChanges, m.EndpointChanges,
-		m.ServiceChangesPending, m.EndpointChangesPending, m.Operations, m.Repairs, m.Services, m.Failing, m.Draining,
+		m.ServiceChangesPending, m.EndpointChangesPending, m.Operations, m.Repairs, m.Services, m.Failing, m.Draining, m.FlowSyncDuration, m.FlowsDeleted,
 		m.Problems, m.Conflicts, m.Healthz, m.Livez,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kube-hop/kube-hop/conntrack"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/nftables"
@@ -76,12 +77,28 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		machineOf(ts).now = machineOf(ts).now.Add(d)
 	},
 	"refuse": func(ts *testscript.TestScript, _ bool, args []string) {
-		machineOf(ts).refused = strings.Join(args, " ")
+		m := machineOf(ts)
+		m.refused = strings.Join(args, " ")
+		m.flows.Fail(nil)
+		if m.refuses("flows") {
+			m.flows.Fail(errRefused)
+		}
 	},
 	"rules": func(ts *testscript.TestScript, _ bool, args []string) {
 		rules, _ := machineOf(ts).fake4.List(args[0], args[1])
 		for _, r := range rules {
 			fmt.Fprintln(ts.Stdout(), r)
+		}
+	},
+	"flow": func(ts *testscript.TestScript, _ bool, args []string) {
+		machineOf(ts).flows.Add(flowOf(ts, args))
+	},
+	"expire": func(ts *testscript.TestScript, _ bool, _ []string) {
+		machineOf(ts).daemon.ExpireFlows(context.Background())
+	},
+	"flows": func(ts *testscript.TestScript, _ bool, _ []string) {
+		for _, f := range machineOf(ts).flows.Flows() {
+			fmt.Fprintln(ts.Stdout(), f.Client, f.Dst, f.Server)
 		}
 	},
 	"kernel": changeKernel,
@@ -92,6 +109,17 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 			ts.Fatalf("healthy is %v", ok)
 		}
 	},
+}
+
+// flowOf parses "CLIENT VIP:PORT SERVER:PORT".
+func flowOf(ts *testscript.TestScript, args []string) conntrack.Flow {
+	var at [3]netip.AddrPort
+	for i := range at {
+		var err error
+		at[i], err = netip.ParseAddrPort(args[i])
+		ts.Check(err)
+	}
+	return conntrack.Flow{Client: at[0], Dst: at[1], Server: at[2]}
 }
 
 func apply(ts *testscript.TestScript, _ bool, args []string) {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/kube-hop/kube-hop/conntrack"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
@@ -24,6 +25,8 @@ type Dataplane struct {
 	Rules map[lb.Family]iptables.Rules
 	// NFT is nil where the kernel has no nf_tables; render.Config.NFTables says the same.
 	NFT nftables.Tables
+	// Flows is the connection tracking table. It may be nil: stale UDP flows then end by themselves.
+	Flows conntrack.Table
 	// Sysctls sets the kernel settings that differ from what IPVS needs. It returns what it changed, a line each,
 	// and what it could not change. It may be nil.
 	Sysctls func(ctx context.Context) (changed []string, err error)

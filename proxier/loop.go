@@ -47,6 +47,9 @@ func (p *Proxier) untilChore() time.Duration {
 	if len(p.drains) > 0 {
 		wait = min(wait, drainCheck)
 	}
+	if len(p.flows.keys) > 0 {
+		wait = min(wait, p.flows.next.Sub(p.now()))
+	}
 	return max(wait, 0)
 }
 
@@ -56,6 +59,9 @@ func (p *Proxier) chores(ctx context.Context) {
 	}
 	if len(p.drains) > 0 {
 		p.Drain(ctx)
+	}
+	if !p.flows.next.After(p.now()) {
+		p.ExpireFlows(ctx)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kube-hop/kube-hop/config"
+	"github.com/kube-hop/kube-hop/conntrack/conntracktest"
 	"github.com/kube-hop/kube-hop/informers"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/iptables/iptablestest"
@@ -45,6 +46,7 @@ type machine struct {
 	refused string                  // operations that contain this text fail
 	flaky   int                     // one operation in so many fails; 0 for none
 	sysctls []string
+	flows   *conntracktest.Fake
 
 	daemon  *proxier.Proxier
 	metrics *metrics.Metrics
@@ -61,7 +63,7 @@ func setup(flaky int) func(*testscript.Env) error {
 	return func(env *testscript.Env) error {
 		m := &machine{
 			now: time.Unix(1_700_000_000, 0), flaky: flaky,
-			table: ipvstest.NewFake(nodeAddresses...), sets: iptablestest.NewFakeSets(),
+			table: ipvstest.NewFake(nodeAddresses...), sets: iptablestest.NewFakeSets(), flows: conntracktest.NewFake(),
 			looped: loopbacktest.NewFake(),
 			tables: nftablestest.NewFake(),
 		}
@@ -88,7 +90,7 @@ func (m *machine) start(args []string) error {
 	if err != nil {
 		return err
 	}
-	plane := proxier.Dataplane{IPVS: refusingTable{m.table, m}, Sets: refusingSets{m.sets, m}, Rules: m.rules}
+	plane := proxier.Dataplane{IPVS: refusingTable{m.table, m}, Sets: refusingSets{m.sets, m}, Rules: m.rules, Flows: m.flows}
 	plane.Loopback = refusingLoopback{m.looped, m}
 	if c.Proxier.Render.NFTables = !m.noNFT; !m.noNFT {
 		plane.NFT = refusingTables{m.tables, m}

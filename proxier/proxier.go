@@ -52,6 +52,7 @@ type Proxier struct {
 	state   render.State
 	retries *retryQueue
 	drains  map[drainKey]time.Time // deadline
+	flows   staleFlows
 	// rules are those in place. Families without an entry are not exposed.
 	rules   map[lb.Family]iptables.Ruleset
 	tables  []nftables.Table // those in place
@@ -70,6 +71,7 @@ func New(cfg Config, plane Dataplane, m *metrics.Metrics, now func() time.Time) 
 		state:   render.NewState(),
 		retries: newRetryQueue(cfg.SyncPeriod),
 		drains:  map[drainKey]time.Time{},
+		flows:   staleFlows{keys: map[ipvs.Key]struct{}{}},
 		rules:   map[lb.Family]iptables.Ruleset{},
 	}
 }
@@ -195,6 +197,7 @@ func (p *Proxier) apply(ctx context.Context, plan render.Plan, touched []render.
 	n := 0
 	failures := p.plane.run(ctx, plan, func(done render.Plan) {
 		p.state.Record(done...)
+		p.flows.note(p.state, done)
 		p.count(done)
 		n += len(done)
 		if p.Observe != nil {

@@ -15,13 +15,16 @@ const firstRetry = time.Second
 // object is what can fail on its own: a frontend, or an address. The zero object stands for what all of them need:
 // sets, rules, sysctls, and a look at the kernel.
 type object struct {
-	key ipvs.Key
-	vip netip.Prefix
+	key   ipvs.Key
+	vip   netip.Prefix
+	flows bool // the cleanup of stale flows
 }
 
 // String names the object in logs.
 func (o object) String() string {
 	switch {
+	case o.flows:
+		return "stale UDP flows"
 	case o.vip.IsValid():
 		return "address " + o.vip.String()
 	case o.key.Addr.IsValid():
@@ -75,7 +78,7 @@ func (q *retryQueue) succeeded(o object) { delete(q.items, o) }
 func (q *retryQueue) due(now time.Time) []render.Touched {
 	var out []render.Touched
 	for o, a := range q.items {
-		if a.at.After(now) || o == (object{}) {
+		if a.at.After(now) || o == (object{}) || o.flows {
 			continue
 		}
 		t := render.Touched{Service: a.service}

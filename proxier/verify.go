@@ -42,6 +42,7 @@ func (p *Proxier) Verify(ctx context.Context) {
 	}
 	done := p.converge(ctx, touched)
 	if !p.adopted {
+		p.flows.noteAll(p.state) // while no daemon ran, nobody cleaned up
 		klog.FromContext(ctx).Info("Adopted the kernel's state", "virtualServers", found,
 			"services", p.model.Len(), "operations", done, "took", p.now().Sub(start))
 	}

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/kube-hop/kube-hop/conntrack/ctnl"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/iptables/ipsetnl"
 	"github.com/kube-hop/kube-hop/iptables/iptexec"
@@ -68,6 +69,7 @@ func openKernel(ctx context.Context, c *render.Config) (*kernel, error) {
 	c.Loopback = c.Loopback && k.Loopback != nil
 	c.IPv4, c.IPv6 = k.Rules[lb.IPv4] != nil, k.Rules[lb.IPv6] != nil
 	k.openTables(ctx, c)
+	k.Flows = ctnl.Table{}
 	k.Sysctls = sysctls(c.IPv6)
 	return k, nil
 }

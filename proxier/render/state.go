@@ -226,3 +226,21 @@ func withReals(old []ipvs.RealServer, ops []Op) []ipvs.RealServer {
 	}
 	return out
 }
+
+// FrontendsOf returns the frontends whose connections a virtual server takes: itself, or those that lead to a view.
+func (s State) FrontendsOf(k ipvs.Key) []ipvs.Key {
+	if k.Mark == 0 {
+		return []ipvs.Key{k}
+	}
+	return sortedMapKeys(s.inside[k], ipvs.Key.Compare)
+}
+
+// RealServersOf returns who answers on a frontend: its own real servers, and those that clients inside the cluster see.
+func (s State) RealServersOf(k ipvs.Key) []ipvs.RealServer {
+	set := setID(lb.FamilyOf(k.Addr), mapInside)
+	out := slices.Clone(s.IPVS.Virtual[k].Real)
+	if mark, ok := s.NFT[set][elementKey(k)]; ok {
+		out = append(out, s.IPVS.Virtual[markKey(set.Family == nftables.IPv6, mark)].Real...)
+	}
+	return out
+}

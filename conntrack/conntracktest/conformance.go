@@ -1,0 +1,170 @@
+package conntracktest
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+
+	"github.com/kube-hop/kube-hop/conntrack"
+)
+
+// Env is a table under test, with means to fill it and look at it that are not the table's own.
+type Env struct {
+	conntrack.Table
+
+	Add func(t *testing.T, f conntrack.Flow)
+	Has func(t *testing.T, f conntrack.Flow) bool
+}
+
+// Conformance checks a Table against the contract. open returns an empty one, another for each subtest.
+func Conformance(t *testing.T, open func(t *testing.T) Env) {
+	t.Helper()
+	for _, s := range []struct {
+		name string
+		run  func(*testing.T, Env)
+	}{
+		{"Nothing", nothing},
+		{"OneFrontend", oneFrontend},
+		{"NodePortByAddressAndPort", nodePort},
+		{"GoneFrontend", goneFrontend},
+		{"BothFamilies", bothFamilies},
+		{"ManyFrontends", manyFrontends},
+		{"ManyFlows", manyFlows},
+		{"ContextEnded", contextEnded},
+	} {
+		t.Run(s.name, func(t *testing.T) { s.run(t, open(t)) })
+	}
+}
+
+func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func flow(client, dst, server string) conntrack.Flow {
+	return conntrack.Flow{Client: at(client), Dst: at(dst), Server: at(server)}
+}
+
+func (e Env) fill(t *testing.T, flows ...conntrack.Flow) {
+	t.Helper()
+	for _, f := range flows {
+		e.Add(t, f)
+		if !e.Has(t, f) {
+			t.Fatalf("%v was added and is not there", f)
+		}
+	}
+}
+
+// expire runs Expire and checks what it deleted and left.
+func (e Env) expire(t *testing.T, fs conntrack.Frontends, gone, left []conntrack.Flow) {
+	t.Helper()
+	n, err := e.Expire(t.Context(), fs)
+	if err != nil || n != len(gone) {
+		t.Errorf("deleted %d entries, %v, want %d", n, err, len(gone))
+	}
+	for _, f := range gone {
+		if e.Has(t, f) {
+			t.Errorf("%v is still there", f)
+		}
+	}
+	for _, f := range left {
+		if !e.Has(t, f) {
+			t.Errorf("%v is gone", f)
+		}
+	}
+	if n, err := e.Expire(t.Context(), fs); n != 0 || err != nil {
+		t.Errorf("the second time deleted %d entries, %v, want none", n, err)
+	}
+}
+
+func nothing(t *testing.T, e Env) {
+	left := []conntrack.Flow{flow("192.0.2.7:1000", "10.96.0.53:53", "10.244.1.5:53")}
+	e.fill(t, left...)
+	e.expire(t, nil, nil, left)
+	e.expire(t, conntrack.Frontends{}, nil, left)
+}
+
+func oneFrontend(t *testing.T, e Env) {
+	left := []conntrack.Flow{
+		flow("192.0.2.7:1000", "10.96.0.53:53", "10.244.1.5:53"),
+		flow("192.0.2.7:1001", "10.96.0.53:54", "10.244.9.9:53"),
+		flow("192.0.2.7:1002", "10.96.0.54:53", "10.244.9.9:53"),
+		flow("10.96.0.53:53", "192.0.2.7:1003", "192.0.2.7:1003"), // the frontend's address as client
+	}
+	gone := []conntrack.Flow{
+		flow("192.0.2.7:1004", "10.96.0.53:53", "10.244.9.9:53"),
+		flow("192.0.2.8:1004", "10.96.0.53:53", "10.244.1.5:54"),
+		flow("192.0.2.7:1005", "10.96.0.53:53", "10.96.0.53:53"),
+	}
+	e.fill(t, append(left, gone...)...)
+	e.expire(t, conntrack.Frontends{at("10.96.0.53:53"): {Live: []netip.AddrPort{at("10.244.1.5:53")}}}, gone, left)
+}
+
+func nodePort(t *testing.T, e Env) {
+	gone := []conntrack.Flow{flow("10.244.1.5:2000", "192.0.2.11:30053", "10.244.9.9:53")}
+	left := []conntrack.Flow{flow("10.244.1.5:2000", "198.51.100.9:30053", "198.51.100.9:30053")}
+	e.fill(t, append(left, gone...)...)
+	e.expire(t, conntrack.Frontends{at("192.0.2.11:30053"): {}}, gone, left)
+}
+
+func goneFrontend(t *testing.T, e Env) {
+	gone := []conntrack.Flow{flow("192.0.2.7:1000", "192.0.2.11:30053", "10.244.9.9:53")}
+	left := []conntrack.Flow{flow("192.0.2.8:1000", "192.0.2.11:30053", "192.0.2.11:30053")}
+	e.fill(t, append(left, gone...)...)
+	e.expire(t, conntrack.Frontends{at("192.0.2.11:30053"): {Gone: true}}, gone, left)
+}
+
+func bothFamilies(t *testing.T, e Env) {
+	gone := []conntrack.Flow{
+		flow("192.0.2.7:1000", "10.96.0.53:53", "10.244.9.9:53"),
+		flow("[2001:db8::7]:1000", "[fd96::53]:53", "[fd24::9]:53"),
+	}
+	left := []conntrack.Flow{
+		flow("192.0.2.8:1000", "10.96.0.53:53", "10.244.1.5:53"),
+		flow("[2001:db8::8]:1000", "[fd96::53]:53", "[fd24::5]:53"),
+		flow("[2001:db8::8]:1000", "[fd96::54]:53", "[fd24::9]:53"),
+	}
+	e.fill(t, append(left, gone...)...)
+	e.expire(t, conntrack.Frontends{
+		at("10.96.0.53:53"): {Live: []netip.AddrPort{at("10.244.1.5:53")}},
+		at("[fd96::53]:53"): {Live: []netip.AddrPort{at("[fd24::5]:53")}},
+	}, gone, left)
+}
+
+// numbered returns the i-th of many clients, frontends or servers.
+func numbered(a, b byte, i int, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{a, b, byte(i >> 8), byte(i)}), port)
+}
+
+func manyFrontends(t *testing.T, e Env) {
+	fs := conntrack.Frontends{}
+	var gone, left []conntrack.Flow
+	for i := range 100 {
+		dst, server := numbered(10, 96, i, 53), numbered(10, 244, i, 53)
+		fs[dst] = conntrack.Servers{Live: []netip.AddrPort{server}}
+		left = append(left, conntrack.Flow{Client: at("192.0.2.7:1000"), Dst: dst, Server: server})
+		gone = append(gone, conntrack.Flow{Client: at("192.0.2.7:1001"), Dst: dst, Server: numbered(10, 245, i, 53)})
+	}
+	e.fill(t, append(left, gone...)...)
+	e.expire(t, fs, gone, left)
+}
+
+func manyFlows(t *testing.T, e Env) {
+	var gone, left []conntrack.Flow
+	for i := range 1500 { // more than one message of a listing holds
+		gone = append(gone, conntrack.Flow{Client: numbered(10, 1, i, 1000), Dst: at("10.96.0.53:53"), Server: at("10.244.9.9:53")})
+		left = append(left, conntrack.Flow{Client: numbered(10, 1, i, 1001), Dst: at("10.96.0.54:53"), Server: at("10.244.9.9:53")})
+	}
+	e.fill(t, append(left, gone...)...)
+	e.expire(t, conntrack.Frontends{at("10.96.0.53:53"): {}}, gone, left)
+}
+
+func contextEnded(t *testing.T, e Env) {
+	left := flow("192.0.2.7:1000", "10.96.0.53:53", "10.244.9.9:53")
+	e.fill(t, left)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if n, err := e.Expire(ctx, conntrack.Frontends{left.Dst: {}}); n != 0 || err == nil {
+		t.Errorf("deleted %d entries, %v, after the context had ended", n, err)
+	}
+	if !e.Has(t, left) {
+		t.Error("the entry is gone")
+	}
+}

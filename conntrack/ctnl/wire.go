@@ -1,0 +1,141 @@
+// Package ctnl is the connection tracking table of the kernel, over netlink.
+package ctnl
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+
+	"github.com/kube-hop/kube-hop/conntrack"
+)
+
+// Attributes of linux/netfilter/nfnetlink_conntrack.h that the netlink package does not name, and the bits that say
+// which fields of the tuple a listing is limited to (enum ctattr_filter; CTA_FILTER_F_* in nf_conntrack_netlink.c).
+const (
+	ctaFilter          = 25
+	ctaFilterOrigFlags = 1
+
+	filterIPDst      = 1 << 1
+	filterProtoNum   = 1 << 3
+	filterProtoDport = 1 << 5
+)
+
+const (
+	protoUDP  = 17
+	nested    = 0x8000
+	typeMask  = 0x3fff // without the flags for nested and for network byte order
+	headerLen = 4
+)
+
+// entry is one message of a listing: the flow, and what names it in a request to delete it.
+type entry struct {
+	flow conntrack.Flow
+	name []byte // the attributes CTA_TUPLE_ORIG, CTA_ZONE and CTA_ID as the kernel sent them
+}
+
+// parseEntry reads the attributes of one entry; ok is false for what is not a UDP flow of ours to judge.
+func parseEntry(attrs []byte) (e entry, ok bool) {
+	var orig, reply tuple
+	eachAttr(attrs, func(kind uint16, value, whole []byte) {
+		switch kind {
+		case nl.CTA_TUPLE_ORIG:
+			orig = parseTuple(value)
+			e.name = append(e.name, whole...)
+		case nl.CTA_TUPLE_REPLY:
+			reply = parseTuple(value)
+		case nl.CTA_ZONE, nl.CTA_ID:
+			e.name = append(e.name, whole...)
+		}
+	})
+	e.flow = conntrack.Flow{Client: orig.src(), Dst: orig.dst(), Server: reply.src()}
+	return e, orig.proto == protoUDP && e.flow.Client.IsValid() && e.flow.Dst.IsValid() && e.flow.Server.IsValid()
+}
+
+// tuple is one direction of an entry.
+type tuple struct {
+	from, to     netip.Addr
+	proto        uint8
+	sport, dport uint16
+}
+
+func (t tuple) src() netip.AddrPort { return netip.AddrPortFrom(t.from, t.sport) }
+func (t tuple) dst() netip.AddrPort { return netip.AddrPortFrom(t.to, t.dport) }
+
+func parseTuple(b []byte) tuple {
+	var t tuple
+	eachAttr(b, func(kind uint16, value, _ []byte) {
+		switch kind {
+		case nl.CTA_TUPLE_IP:
+			eachAttr(value, t.ip)
+		case nl.CTA_TUPLE_PROTO:
+			eachAttr(value, t.ports)
+		}
+	})
+	return t
+}
+
+func (t *tuple) ip(kind uint16, value, _ []byte) {
+	addr, _ := netip.AddrFromSlice(value)
+	switch kind {
+	case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
+		t.from = addr
+	case nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST:
+		t.to = addr
+	}
+}
+
+func (t *tuple) ports(kind uint16, value, _ []byte) {
+	switch {
+	case kind == nl.CTA_PROTO_NUM && len(value) >= 1:
+		t.proto = value[0]
+	case kind == nl.CTA_PROTO_SRC_PORT && len(value) >= 2:
+		t.sport = binary.BigEndian.Uint16(value)
+	case kind == nl.CTA_PROTO_DST_PORT && len(value) >= 2:
+		t.dport = binary.BigEndian.Uint16(value)
+	}
+}
+
+// eachAttr calls f for each attribute, with its value and with all of it, and stops at one that is cut short.
+func eachAttr(b []byte, f func(kind uint16, value, whole []byte)) {
+	for len(b) >= headerLen {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < headerLen || n > len(b) {
+			return
+		}
+		end := min((n+3)&^3, len(b))
+		f(binary.NativeEndian.Uint16(b[2:])&typeMask, b[headerLen:n], b[:end])
+		b = b[end:]
+	}
+}
+
+// appendAttr appends an attribute, padded.
+func appendAttr(b []byte, kind uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(headerLen+len(value))) //nolint:gosec // our values are short
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, value...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// filter returns the attributes that limit a listing to UDP and, if it is valid, to one destination. Kernels before
+// 5.8 do not know them and list everything. An IPv6 address is not asked for: Linux 6.18 compares it the wrong way round,
+// and lists all entries but the wanted ones.
+func filter(dst netip.AddrPort) []byte {
+	flags := uint32(filterProtoNum)
+	proto := appendAttr(nil, nl.CTA_PROTO_NUM, []byte{protoUDP})
+	var t []byte
+	if dst.Addr().Is4() {
+		flags |= filterIPDst
+		t = appendAttr(t, nl.CTA_TUPLE_IP|nested, appendAttr(nil, nl.CTA_IP_V4_DST, dst.Addr().AsSlice()))
+	}
+	if dst.IsValid() {
+		flags |= filterProtoDport
+		proto = appendAttr(proto, nl.CTA_PROTO_DST_PORT, binary.BigEndian.AppendUint16(nil, dst.Port()))
+	}
+	t = appendAttr(t, nl.CTA_TUPLE_PROTO|nested, proto)
+	out := appendAttr(nil, nl.CTA_TUPLE_ORIG|nested, t)
+	return appendAttr(out, ctaFilter|nested, appendAttr(nil, ctaFilterOrigFlags, binary.NativeEndian.AppendUint32(nil, flags)))
+}

@@ -1,0 +1,105 @@
+package proxier
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/kube-hop/kube-hop/conntrack"
+	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/proxier/render"
+)
+
+// flowPeriod is the least time between two cleanups of stale flows. Each walks over the whole connection tracking
+// table, so what a rolling update changes is cleaned up together. The first one comes right after its change.
+const flowPeriod = time.Second
+
+// staleFlows are the UDP frontends whose flows may be stale since they were last looked at.
+type staleFlows struct {
+	keys map[ipvs.Key]struct{}
+	next time.Time // the next cleanup is not before
+}
+
+// note remembers the frontends of operations after which flows can be stale: a frontend that is new may find flows
+// that are older, one that is gone or has lost a real server leaves some behind. Changes of TCP and SCTP never do.
+func (s *staleFlows) note(st render.State, done render.Plan) {
+	for _, o := range done {
+		if o.IPVS == nil {
+			continue
+		}
+		switch o.IPVS.Verb {
+		case ipvs.AddVirtual, ipvs.DeleteVirtual, ipvs.DeleteReal:
+			s.add(st, o.Key)
+		default:
+		}
+	}
+}
+
+func (s *staleFlows) add(st render.State, k ipvs.Key) {
+	for _, f := range st.FrontendsOf(k) {
+		if f.Proto == ipvs.UDP {
+			s.keys[f] = struct{}{}
+		}
+	}
+}
+
+// noteAll remembers every UDP frontend.
+func (s *staleFlows) noteAll(st render.State) {
+	for k := range st.IPVS.Virtual {
+		s.add(st, k)
+	}
+}
+
+// ExpireFlows deletes the entries of stale UDP flows from the connection tracking table. What fails is kept and tried
+// again.
+func (p *Proxier) ExpireFlows(ctx context.Context) {
+	if p.plane.Flows == nil || len(p.flows.keys) == 0 {
+		return
+	}
+	fs := conntrack.Frontends{}
+	for k := range p.flows.keys {
+		fs[netip.AddrPortFrom(k.Addr, k.Port)] = p.servers(k)
+	}
+	var errs []error
+	for _, f := range p.plane.families() {
+		of := fs.OfFamily(f == lb.IPv6)
+		if len(of) == 0 {
+			continue
+		}
+		start := p.now()
+		n, err := p.plane.Flows.Expire(ctx, of)
+		p.metrics.FlowSyncDuration.WithLabelValues(f.String()).Observe(p.now().Sub(start).Seconds())
+		p.metrics.FlowsDeleted.WithLabelValues(f.String()).Add(float64(n))
+		if n > 0 {
+			klog.FromContext(ctx).V(2).Info("Deleted stale UDP flows", "family", f, "entries", n, "frontends", len(of))
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		klog.FromContext(ctx).Error(err, "Stale UDP flows may be left; it will be tried again", "frontends", len(fs))
+		p.retries.failed(object{flows: true}, lb.Name{}, p.now())
+		p.flows.next = p.retries.items[object{flows: true}].at
+	} else {
+		p.retries.succeeded(object{flows: true})
+		clear(p.flows.keys)
+		p.flows.next = p.now().Add(flowPeriod)
+	}
+	p.metrics.Failing.Set(float64(len(p.retries.items)))
+	p.Status.set(p.retries.oldest())
+}
+
+// servers returns who answers on a UDP frontend, draining real servers included.
+func (p *Proxier) servers(k ipvs.Key) conntrack.Servers {
+	_, exists := p.state.IPVS.Virtual[k]
+	s := conntrack.Servers{Gone: !exists}
+	for _, r := range p.state.RealServersOf(k) {
+		s.Live = append(s.Live, netip.AddrPortFrom(r.Addr, r.Port))
+	}
+	slices.SortFunc(s.Live, netip.AddrPort.Compare)
+	return s
+}
