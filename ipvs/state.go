@@ -69,4 +69,6 @@ type State struct {
 // Conns counts the connections of one real server.
 type Conns struct {
 	Active, Inactive int
+	// In and Out count the packets to and from the real server since it was added. They wrap around.
+	In, Out uint32
 }

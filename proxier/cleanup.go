@@ -16,8 +16,7 @@ func (p *Proxier) Cleanup(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	nothing := render.NewModel(render.Facts{}, p.cfg.Render)
-	for _, f := range p.plane.run(ctx, render.Diff(nothing, state, nothing.Everything(state)), func(render.Plan) {}) {
+	for _, f := range p.plane.run(ctx, render.Remove(state, p.cfg.Render), func(render.Plan) {}) {
 		if !errors.Is(f.err, errWithheld) {
 			errs = append(errs, f.err)
 		}

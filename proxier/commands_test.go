@@ -46,7 +46,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	},
 	"sync":   func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.daemon.Sync) },
 	"verify": func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.daemon.Verify) },
-	"drain":  func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.daemon.Drain) },
+	"drain":  func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.drain) },
 	"cleanup": func(ts *testscript.TestScript, _ bool, _ []string) {
 		m := machineOf(ts)
 		if m.flaky == 0 {
@@ -230,11 +230,16 @@ func dest(ts *testscript.TestScript, addr string) ipvs.Dest {
 	return ipvs.Dest{Addr: ap.Addr(), Port: ap.Port()}
 }
 
-// setConns gives a real server a number of active connections.
+// setConns gives a real server a number of active connections, and maybe of inactive ones and of packets in and out.
 func setConns(ts *testscript.TestScript, _ bool, args []string) {
-	n, err := strconv.Atoi(args[3])
-	ts.Check(err)
-	machineOf(ts).table.SetConns(key(ts, args[0], args[1]), dest(ts, args[2]), ipvs.Conns{Active: n})
+	var n [4]int
+	for i, a := range args[3:] {
+		var err error
+		n[i], err = strconv.Atoi(a)
+		ts.Check(err)
+	}
+	c := ipvs.Conns{Active: n[0], Inactive: n[1], In: uint32(n[2]), Out: uint32(n[3])}
+	machineOf(ts).table.SetConns(key(ts, args[0], args[1]), dest(ts, args[2]), c)
 }
 
 // changeKernel does what another program or an operator might do behind the daemon's back.

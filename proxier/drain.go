@@ -2,6 +2,8 @@ package proxier
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -10,8 +12,15 @@ import (
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
-// drainCheck is how often the connection counts of draining real servers are read.
-const drainCheck = time.Second
+const (
+	// drainCheck is how often the connection counts of draining real servers are read.
+	drainCheck = time.Second
+	// quietChecks is how many checks in a row must agree that the peers of a real server are gone.
+	quietChecks = 3
+	// lingerTime is how long an address stays local after its last frontend. A client that waits for an answer sends
+	// again within seconds, an idle one commonly asks every 15 s whether its peer is alive.
+	lingerTime = 30 * time.Second
+)
 
 // drainKey is one real server that waits for its connections to end.
 type drainKey struct {
@@ -19,60 +28,133 @@ type drainKey struct {
 	dest ipvs.Dest
 }
 
+// drain is what is known of a draining real server.
+type drain struct {
+	deadline time.Time
+	last     ipvs.Conns
+	// unanswered counts the checks since the real server last sent anything at which clients had sent something.
+	unanswered int
+	// closed counts the checks in a row without an established connection.
+	closed int
+}
+
+// note takes in what the kernel counted at a check.
+func (d *drain) note(c ipvs.Conns) {
+	switch {
+	case c.Out != d.last.Out:
+		d.unanswered = 0
+	case c.In != d.last.In:
+		d.unanswered++
+	}
+	d.closed++
+	if c.Active > 0 {
+		d.closed = 0
+	}
+	d.last = c
+}
+
+// over reports whether nothing is lost by deleting the real server.
+//
+// SCTP associations that were closed stay listed among the inactive connections (Linux 6.12: for more than a minute
+// after their time has run out), so that the established ones alone count. A pod that no slice names any more may go on
+// with its connections, if it only left the Service; but where clients get no answer it is dead, and deleting it ends
+// their connections so that they can begin new ones, from the same source port too.
+func (d *drain) over(proto ipvs.Proto, gone bool) bool {
+	switch {
+	case d.last.Active+d.last.Inactive == 0:
+		return true
+	case proto == ipvs.SCTP && d.closed >= quietChecks:
+		return true
+	default:
+		return gone && d.unanswered >= quietChecks
+	}
+}
+
 // noteDrains enters the draining real servers of a virtual server; those that drain already keep their deadline.
 // Since a draining real server is known by its weight alone, draining survives a restart (with a new deadline).
 func (p *Proxier) noteDrains(k ipvs.Key) {
 	for _, d := range render.Draining(p.model, p.state, k) {
-		dk := drainKey{k, d}
+		dk := drainKey{k, d.Dest}
 		if _, ok := p.drains[dk]; !ok {
-			p.drains[dk] = p.now().Add(p.cfg.DrainTimeout)
+			p.drains[dk] = &drain{deadline: p.now().Add(p.cfg.DrainTimeout)}
 		}
 	}
 }
 
-// Drain deletes the draining real servers whose connections have ended or whose deadline has passed. Its cost is
-// that of the draining ones.
+// noteLingers enters an address if it is local only for the sake of the connections that it had. That too is known
+// from the kernel's state alone, and so survives a restart.
+func (p *Proxier) noteLingers(vip netip.Prefix) {
+	if _, ok := p.lingers[vip]; !ok && render.Lingers(p.model, p.state, vip) {
+		p.lingers[vip] = p.now().Add(lingerTime)
+	}
+}
+
+// Drain deletes the draining real servers whose connections have ended or whose deadline has passed, and unbinds the
+// addresses that have lingered long enough. Its cost is that of the draining ones.
 func (p *Proxier) Drain(ctx context.Context) {
 	var plan render.Plan
-	for k, dests := range p.stillDraining() {
+	for k, drains := range p.stillDraining() {
 		conns, err := p.plane.IPVS.Conns(ctx, k)
 		if err != nil {
 			klog.FromContext(ctx).Error(err, "Connections of draining real servers could not be read", "virtualServer", k)
 			continue
 		}
 		f, _ := p.model.Frontend(k)
-		for _, d := range dests {
+		for _, r := range drains {
+			d := p.drains[drainKey{k, r.Dest}]
 			// One that is not listed says nothing about its connections; the next verification finds out.
-			c, listed := conns[d]
-			if (!listed || c.Active+c.Inactive > 0) && p.now().Before(p.drains[drainKey{k, d}]) {
+			c, listed := conns[r.Dest]
+			if listed {
+				d.note(c)
+			}
+			if !(listed && d.over(p.model.Proto(k), r.Gone)) && p.now().Before(d.deadline) {
 				continue
 			}
-			op := ipvs.Op{Verb: ipvs.DeleteReal, Key: k, Real: ipvs.RealServer{Dest: d}}
+			op := ipvs.Op{Verb: ipvs.DeleteReal, Key: k, Real: ipvs.RealServer{Dest: r.Dest}}
 			plan = append(plan, render.Op{Phase: render.PhaseDrain, Service: f.Service, Key: k, IPVS: &op})
 		}
 	}
 	p.apply(ctx, plan, nil)
 	p.stillDraining() // forgets those that are gone
 	p.metrics.Draining.Set(float64(len(p.drains)))
+	p.unbind(ctx)
+}
+
+// unbind makes foreign the addresses that have lingered long enough, and forgets those that are wanted again.
+func (p *Proxier) unbind(ctx context.Context) {
+	var due []netip.Prefix
+	for vip, until := range p.lingers {
+		switch {
+		case !render.Lingers(p.model, p.state, vip):
+			delete(p.lingers, vip)
+		case !p.now().Before(until):
+			due = append(due, vip)
+		}
+	}
+	slices.SortFunc(due, netip.Prefix.Compare)
+	if len(due) > 0 {
+		p.apply(ctx, render.Unbind(p.model, p.state, due...), []render.Touched{{Prefixes: due}})
+	}
 }
 
 // stillDraining groups the draining real servers by virtual server, and forgets those that came back or went with
 // their virtual server.
-func (p *Proxier) stillDraining() map[ipvs.Key][]ipvs.Dest {
-	known := map[ipvs.Key]map[ipvs.Dest]bool{}
-	out := map[ipvs.Key][]ipvs.Dest{}
+func (p *Proxier) stillDraining() map[ipvs.Key][]render.Drain {
+	known := map[ipvs.Key]map[ipvs.Dest]render.Drain{}
+	out := map[ipvs.Key][]render.Drain{}
 	for dk := range p.drains {
 		if known[dk.key] == nil {
-			known[dk.key] = map[ipvs.Dest]bool{}
+			known[dk.key] = map[ipvs.Dest]render.Drain{}
 			for _, d := range render.Draining(p.model, p.state, dk.key) {
-				known[dk.key][d] = true
+				known[dk.key][d.Dest] = d
 			}
 		}
-		if !known[dk.key][dk.dest] {
+		d, ok := known[dk.key][dk.dest]
+		if !ok {
 			delete(p.drains, dk)
 			continue
 		}
-		out[dk.key] = append(out[dk.key], dk.dest)
+		out[dk.key] = append(out[dk.key], d)
 	}
 	return out
 }

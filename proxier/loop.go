@@ -44,7 +44,7 @@ func (p *Proxier) untilChore() time.Duration {
 	if next, ok := p.retries.next(); ok {
 		wait = min(wait, next.Sub(p.now()))
 	}
-	if len(p.drains) > 0 {
+	if len(p.drains)+len(p.lingers) > 0 {
 		wait = min(wait, drainCheck)
 	}
 	if len(p.flows.keys) > 0 {
@@ -57,7 +57,7 @@ func (p *Proxier) chores(ctx context.Context) {
 	if next, ok := p.retries.next(); ok && !next.After(p.now()) {
 		p.Sync(ctx)
 	}
-	if len(p.drains) > 0 {
+	if len(p.drains)+len(p.lingers) > 0 {
 		p.Drain(ctx)
 	}
 	if !p.flows.next.After(p.now()) {

@@ -216,6 +216,16 @@ func (m *machine) settle(step func(context.Context)) {
 	}
 }
 
+// drain looks at what drains, and again while operations fail, as the loop does every second.
+func (m *machine) drain(ctx context.Context) {
+	m.daemon.Drain(ctx)
+	for range m.flaky {
+		m.now = m.now.Add(time.Second)
+		m.daemon.Sync(ctx)
+		m.daemon.Drain(ctx)
+	}
+}
+
 // dump prints what the kernel holds, ours and that of others.
 func (m *machine) dump(w io.Writer) error {
 	ctx := context.Background()

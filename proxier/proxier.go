@@ -51,7 +51,8 @@ type Proxier struct {
 	model   *render.Model
 	state   render.State
 	retries *retryQueue
-	drains  map[drainKey]time.Time // deadline
+	drains  map[drainKey]*drain
+	lingers map[netip.Prefix]time.Time // until when
 	flows   staleFlows
 	// rules are those in place. Families without an entry are not exposed.
 	rules   map[lb.Family]iptables.Ruleset
@@ -70,7 +71,8 @@ func New(cfg Config, plane Dataplane, m *metrics.Metrics, now func() time.Time) 
 		model:   render.NewModel(render.Facts{}, cfg.Render),
 		state:   render.NewState(),
 		retries: newRetryQueue(cfg.SyncPeriod),
-		drains:  map[drainKey]time.Time{},
+		drains:  map[drainKey]*drain{},
+		lingers: map[netip.Prefix]time.Time{},
 		flows:   staleFlows{keys: map[ipvs.Key]struct{}{}},
 		rules:   map[lb.Family]iptables.Ruleset{},
 	}
@@ -215,6 +217,7 @@ func (p *Proxier) apply(ctx context.Context, plan render.Plan, touched []render.
 		}
 		for _, v := range t.Prefixes {
 			p.settle(object{vip: v}, failing)
+			p.noteLingers(v)
 		}
 	}
 	return n

@@ -163,7 +163,10 @@ func (t *Table) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.Conns
 		if err != nil {
 			return nil, fmt.Errorf("connections of %s: %w", k, err)
 		}
-		conns[ipvs.Dest{Addr: a, Port: d.Port}] = ipvs.Conns{Active: d.ActiveConnections, Inactive: d.InactiveConnections}
+		conns[ipvs.Dest{Addr: a, Port: d.Port}] = ipvs.Conns{
+			Active: d.ActiveConnections, Inactive: d.InactiveConnections,
+			In: d.Stats.PacketsIn, Out: d.Stats.PacketsOut,
+		}
 	}
 	return conns, nil
 }

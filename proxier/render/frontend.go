@@ -71,7 +71,10 @@ type Frontend struct {
 	// Created is the Service's creation time in seconds since 1970; the older of two claims wins.
 	Created int64
 
-	Virtual    ipvs.VirtualServer
+	Virtual ipvs.VirtualServer
+	// Others are the endpoints that are no real servers, sorted: what matters of them is how long one that was a real
+	// server drains.
+	Others     []Other
 	Masquerade Masquerade
 	// Ranges are the only sources that may use the frontend; nil for no restriction.
 	Ranges []netip.Prefix
@@ -111,5 +114,5 @@ func (f Frontend) equal(o Frontend) bool {
 	return f.Key == o.Key && f.Kind == o.Kind && f.Service == o.Service && f.PortName == o.PortName &&
 		f.Created == o.Created && f.Masquerade == o.Masquerade && f.VIP == o.VIP && f.Drop == o.Drop &&
 		f.Loopback == o.Loopback && f.Inside.equal(o.Inside) &&
-		slices.Equal(f.Ranges, o.Ranges) && f.Virtual.Equal(o.Virtual)
+		slices.Equal(f.Ranges, o.Ranges) && slices.Equal(f.Others, o.Others) && f.Virtual.Equal(o.Virtual)
 }

@@ -47,6 +47,11 @@ func FuzzStepwiseEqualsFull(f *testing.F) {
 		for n, s := range services {
 			full.Update(n, s, endpoints[n], true)
 		}
+		for p := range st.IPVS.Bound {
+			if Lingers(step, st, p) {
+				run(Unbind(step, st, p))
+			}
+		}
 		want := Desired(full)
 		if d := cmp.Diff(want.Text(), withoutDrains(full, st).Text()); d != "" {
 			t.Errorf("stepwise render drifted (-full +stepwise):\n%s", d)
@@ -152,7 +157,9 @@ func withoutDrains(m *Model, st State) State {
 	}
 	for k, v := range st.IPVS.Virtual {
 		drains := Draining(m, st, k)
-		v.Real = slices.DeleteFunc(slices.Clone(v.Real), func(r ipvs.RealServer) bool { return slices.Contains(drains, r.Dest) })
+		v.Real = slices.DeleteFunc(slices.Clone(v.Real), func(r ipvs.RealServer) bool {
+			return slices.ContainsFunc(drains, func(d Drain) bool { return d.Dest == r.Dest })
+		})
 		out.IPVS.Virtual[k] = v
 	}
 	return out

@@ -102,6 +102,10 @@ func (p Plan) String() string {
 // Diff returns the operations that turn what the state holds of the touched objects into what the model wants.
 func Diff(m *Model, st State, touched ...Touched) Plan {
 	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}}
+	return d.diff(touched)
+}
+
+func (d *differ) diff(touched []Touched) Plan {
 	for _, t := range touched {
 		d.service = t.Service
 		for _, p := range t.Prefixes {
@@ -121,7 +125,9 @@ type differ struct {
 	service lb.Name
 	seen    map[netip.Prefix]bool
 	views   map[ipvs.Key]bool
-	phases  [PhaseDisallow + 1]Plan
+	// unbind makes addresses that are not wanted foreign at once, without letting them linger.
+	unbind bool
+	phases [PhaseDisallow + 1]Plan
 	// onIPVS, onSets and onNFT are where the next operations are put, many to an allocation.
 	onIPVS []ipvs.Op
 	onSets []iptables.SetOp
@@ -171,22 +177,23 @@ func (d *differ) prefix(p netip.Prefix) {
 	}
 	d.seen[p] = true
 	bound, clusterIP := d.model.wantsBound(p)
+	lingers := !d.unbind && Lingers(d.model, d.state, p)
 	base := Op{Service: d.service, VIP: p}
 	if base.Service == (lb.Name{}) {
 		base.Service = d.model.vips[p.Addr()].service
 	}
-	d.member(base, prefixMember(p, setVIP), bound, PhaseGuard, PhaseUnguard)
+	d.member(base, prefixMember(p, setVIP), bound || lingers, PhaseGuard, PhaseUnguard)
 	d.member(base, prefixMember(p, setClusterIP), clusterIP, PhaseGuard, PhaseUnguard)
 
 	if p.IsSingleIP() && p.Addr().Is4() {
-		d.element(base, arpElement(p.Addr()), bound, PhaseGuard, PhaseUnguard)
+		d.element(base, arpElement(p.Addr()), bound || lingers, PhaseGuard, PhaseUnguard)
 	}
 	source := d.model.facts.source(p.Addr())
 	have, isBound := d.state.IPVS.Bound[p]
 	switch {
 	case bound && (!isBound || have != source):
 		d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.Bind, Prefix: p, Source: source})
-	case !bound && isBound:
+	case !bound && isBound && !lingers:
 		d.ipvs(base, PhaseUnbind, ipvs.Op{Verb: ipvs.Unbind, Prefix: p})
 	}
 }
@@ -229,7 +236,7 @@ func (d *differ) key(k ipvs.Key) {
 	have, exists := d.state.IPVS.Virtual[k]
 	switch {
 	case want:
-		d.virtual(base, f.Virtual, have, exists)
+		d.virtual(base, f, have, exists)
 	case exists:
 		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k})
 	}
@@ -261,7 +268,8 @@ func (d *differ) ranges(base Op, want []netip.Prefix) {
 
 // virtual plans a wanted virtual server. Both lists of real servers are sorted; one walk over both finds the
 // differences.
-func (d *differ) virtual(base Op, want, have ipvs.VirtualServer, exists bool) {
+func (d *differ) virtual(base Op, f Frontend, have ipvs.VirtualServer, exists bool) {
+	want := f.Virtual
 	switch {
 	case !exists:
 		d.ipvs(base, PhaseServe, ipvs.Op{Verb: ipvs.AddVirtual, Key: base.Key, Config: want.Config})
@@ -275,7 +283,7 @@ func (d *differ) virtual(base Op, want, have ipvs.VirtualServer, exists bool) {
 			d.ipvs(base, PhaseServe, ipvs.Op{Verb: ipvs.AddReal, Key: base.Key, Real: want.Real[i]})
 			i++
 		case i == len(want.Real) || want.Real[i].Compare(have.Real[j].Dest) > 0:
-			d.drain(base, have.Real[j])
+			d.drain(base, f, have.Real[j])
 			j++
 		default:
 			if want.Real[i].Weight != have.Real[j].Weight {
@@ -284,36 +292,4 @@ func (d *differ) virtual(base Op, want, have ipvs.VirtualServer, exists bool) {
 			i, j = i+1, j+1
 		}
 	}
-}
-
-// drain plans the end of a real server. Connections of TCP and SCTP go on at weight 0 until they end; the daemon
-// then deletes it. A UDP flow has no end and would go to the dead pod for as long as its client sends, so the real
-// server goes at once, and expire_nodest_conn lets the next packet go elsewhere.
-func (d *differ) drain(base Op, r ipvs.RealServer) {
-	switch {
-	case d.model.proto(base.Key) == ipvs.UDP:
-		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteReal, Key: base.Key, Real: r})
-	case r.Weight != 0:
-		r.Weight = 0
-		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.EditReal, Key: base.Key, Real: r})
-	}
-}
-
-// Draining returns the real servers of a virtual server that are there only until their connections end.
-func Draining(m *Model, st State, k ipvs.Key) []ipvs.Dest {
-	f, want := m.Frontend(k)
-	if !want {
-		return nil
-	}
-	var out []ipvs.Dest
-	for _, r := range st.IPVS.Virtual[k].Real {
-		if r.Weight != 0 {
-			continue
-		}
-		_, wanted := slices.BinarySearchFunc(f.Virtual.Real, r.Dest, func(w ipvs.RealServer, d ipvs.Dest) int { return w.Compare(d) })
-		if !wanted {
-			out = append(out, r.Dest)
-		}
-	}
-	return out
 }

@@ -21,7 +21,7 @@ func Service(s lb.Service, slicesOf []lb.EndpointSlice, facts Facts, cfg Config)
 			continue // no ClusterIP in a family: nothing of the Service exists there, not even node ports
 		}
 		for _, port := range s.Ports {
-			r.port(clusterIP, port, Select(endpointsOf(slicesOf, family, port), facts.Node))
+			r.port(clusterIP, port, endpointsOf(slicesOf, family, port))
 		}
 	}
 	return r.out
@@ -44,17 +44,23 @@ type serviceRenderer struct {
 }
 
 // port adds the frontends of one service port in the family of its ClusterIP, in order of evaluation.
-func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, views Views) {
+func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, eps []Endpoint) {
 	family := lb.FamilyOf(clusterIP)
+	views := Select(eps, r.facts.Node)
 	// One slice serves all frontends of a view: values are never changed, so they can be shared.
 	cluster, local := realServers(views.Cluster), realServers(views.Local)
-	inside := cluster
-	if r.service.InternalLocal {
-		inside = local
+	notCluster := others(eps, views.Cluster)
+	var notLocal []Other
+	if r.service.InternalLocal || r.service.ExternalLocal {
+		notLocal = others(eps, views.Local)
 	}
-	outside, masquerade := cluster, MasqueradeAlways
+	inside, notInside := cluster, notCluster
+	if r.service.InternalLocal {
+		inside, notInside = local, notLocal
+	}
+	outside, notOutside, masquerade := cluster, notCluster, MasqueradeAlways
 	if r.service.ExternalLocal {
-		outside, masquerade = local, MasqueradeNode
+		outside, notOutside, masquerade = local, notLocal, MasqueradeNode
 	}
 
 	dropIfEmpty := func(servers []ipvs.RealServer, whom Drop) Drop {
@@ -65,18 +71,18 @@ func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, views 
 	}
 	external := Frontend{
 		PortName: port.Name, Masquerade: masquerade, Drop: dropIfEmpty(outside, DropEverybody),
-		Virtual: ipvs.VirtualServer{Config: r.config(), Real: outside},
+		Virtual: ipvs.VirtualServer{Config: r.config(), Real: outside}, Others: notOutside,
 	}
 	if r.service.ExternalLocal && r.cfg.NFTables {
 		external.Drop = dropIfEmpty(outside, DropOutside)
 		external.Inside = &View{
 			ID:      ViewID{r.service.Name, port.Name, port.Proto, family},
-			Virtual: ipvs.VirtualServer{Config: r.viewConfig(), Real: cluster},
+			Virtual: ipvs.VirtualServer{Config: r.viewConfig(), Real: cluster}, Others: notCluster,
 		}
 	}
 	r.add(clusterIP, port.Proto, port.Port, Frontend{
 		Kind: ClusterIP, PortName: port.Name, Masquerade: MasqueradeForeign, Drop: dropIfEmpty(inside, DropEverybody),
-		Virtual: ipvs.VirtualServer{Config: r.config(), Real: inside},
+		Virtual: ipvs.VirtualServer{Config: r.config(), Real: inside}, Others: notInside,
 	})
 	for _, a := range ofFamily(r.service.ExternalIPs, family) {
 		r.add(a, port.Proto, port.Port, external.as(ExternalIP))

@@ -131,6 +131,9 @@ func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 	return []iptables.Chain{
 		{Table: "filter", Name: chainGuard, Rules: []iptables.Rule{
 			rule("%s -j RETURN", matchSet(f, setServed, "dst,dst")),
+			// What goes on with a connection whose frontend is gone: a client takes an ICMP error for a passing
+			// trouble then, and would wait for minutes.
+			rule("-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset"),
 			rule("-j REJECT --reject-with %s", reject),
 		}},
 		{Table: "filter", Name: chainAccess, Rules: accessRules(f)},

@@ -14,6 +14,8 @@ import (
 type View struct {
 	ID      ViewID
 	Virtual ipvs.VirtualServer
+	// Others are as those of a Frontend.
+	Others []Other
 }
 
 // ViewID names the service port that a view belongs to.
@@ -34,7 +36,7 @@ func (v *View) equal(o *View) bool {
 	if v == nil || o == nil {
 		return v == o
 	}
-	return v.ID == o.ID && v.Virtual.Equal(o.Virtual)
+	return v.ID == o.ID && slices.Equal(v.Others, o.Others) && v.Virtual.Equal(o.Virtual)
 }
 
 // The marks that views get: markBase and markBits bits that are chosen. Other software must not use them.
@@ -163,7 +165,7 @@ func (m *Model) view(k ipvs.Key) (f Frontend, from []ipvs.Key, ok bool) {
 			continue
 		}
 		from = append(from, o.Key)
-		f = Frontend{Key: k, Kind: o.Kind, Service: o.Service, PortName: o.PortName, Created: o.Created, Virtual: o.Inside.Virtual}
+		f = Frontend{Key: k, Kind: o.Kind, Service: o.Service, PortName: o.PortName, Created: o.Created, Virtual: o.Inside.Virtual, Others: o.Inside.Others}
 	}
 	return f, from, len(from) > 0
 }
@@ -178,8 +180,8 @@ func (m *Model) viewOf(k ipvs.Key) (ipvs.Key, bool) {
 	return view, ok
 }
 
-// proto returns the protocol of a virtual server, also of a mark-based one, whose key does not tell.
-func (m *Model) proto(k ipvs.Key) ipvs.Proto {
+// Proto returns the protocol of a virtual server, also of a mark-based one, whose key does not tell.
+func (m *Model) Proto(k ipvs.Key) ipvs.Proto {
 	if k.Mark != 0 {
 		return ipvs.Proto(m.marks.views[k].Proto)
 	}
@@ -216,7 +218,7 @@ func (d *differ) view(k ipvs.Key) {
 	have, exists := d.state.IPVS.Virtual[k]
 	switch {
 	case want:
-		d.virtual(base, f.Virtual, have, exists)
+		d.virtual(base, f, have, exists)
 	case exists:
 		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k})
 	}

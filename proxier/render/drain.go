@@ -1,0 +1,103 @@
+package render
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/kube-hop/kube-hop/ipvs"
+)
+
+// Other is an endpoint that the slices name, but that gets no new connections: unready, terminating, or left out by
+// policy or topology.
+type Other struct {
+	ipvs.Dest
+	// Serving is set while it answers requests, by its own account.
+	Serving bool
+}
+
+// others returns the endpoints that are not among the chosen ones; both lists are sorted. Mostly that is none.
+func others(eps []Endpoint, chosen []netip.AddrPort) []Other {
+	var out []Other
+	for _, e := range eps {
+		at := netip.AddrPortFrom(e.Addr, e.Port)
+		if len(chosen) > 0 && chosen[0] == at {
+			chosen = chosen[1:]
+			continue
+		}
+		out = append(out, Other{Dest: ipvs.Dest{Addr: e.Addr, Port: e.Port}, Serving: e.Ready || e.Serving})
+	}
+	return out
+}
+
+// other returns what the slices say of an endpoint that gets no new connections; ok is false if they do not name it.
+func (f Frontend) other(d ipvs.Dest) (o Other, ok bool) {
+	i, ok := slices.BinarySearchFunc(f.Others, d, func(o Other, d ipvs.Dest) int { return o.Compare(d) })
+	if !ok {
+		return Other{}, false
+	}
+	return f.Others[i], true
+}
+
+// drain plans the end of a real server. Connections of TCP and SCTP go on at weight 0 until they end; the daemon then
+// deletes it. A UDP flow has no end and would go to the dead pod for as long as its client sends, so that real server
+// goes as soon as the pod does not serve any more, and expire_nodest_conn lets the next datagram go elsewhere.
+func (d *differ) drain(base Op, f Frontend, r ipvs.RealServer) {
+	o, _ := f.other(r.Dest)
+	switch {
+	case d.model.Proto(base.Key) == ipvs.UDP && !o.Serving:
+		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteReal, Key: base.Key, Real: r})
+	case r.Weight != 0:
+		r.Weight = 0
+		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.EditReal, Key: base.Key, Real: r})
+	}
+}
+
+// Drain is a real server that is there only until its connections end.
+type Drain struct {
+	ipvs.Dest
+	// Gone is set when no slice names the endpoint any more: its pod does not exist, or is no longer the Service's.
+	Gone bool
+}
+
+// Draining returns the real servers of a virtual server that drain.
+func Draining(m *Model, st State, k ipvs.Key) []Drain {
+	f, want := m.Frontend(k)
+	if !want {
+		return nil
+	}
+	var out []Drain
+	for _, r := range st.IPVS.Virtual[k].Real {
+		if r.Weight != 0 {
+			continue
+		}
+		_, wanted := slices.BinarySearchFunc(f.Virtual.Real, r.Dest, func(w ipvs.RealServer, d ipvs.Dest) int { return w.Compare(d) })
+		if !wanted {
+			_, named := f.other(r.Dest)
+			out = append(out, Drain{Dest: r.Dest, Gone: !named})
+		}
+	}
+	return out
+}
+
+// Lingers reports whether an address or range is local although nothing wants it any more. It stays local and guarded
+// for a while: the connections that its last frontends had are then answered with a reset, where without the address
+// their packets would follow the default route and the clients would wait for minutes. An address that the node has
+// got on an interface does not linger, since the guard would be in its way, and one in a range that is local needs not.
+func Lingers(m *Model, st State, p netip.Prefix) bool {
+	_, isBound := st.IPVS.Bound[p]
+	wanted, _ := m.wantsBound(p)
+	return isBound && !wanted && !m.facts.isLocal(p.Addr()) && !m.facts.inServiceCIDR(p.Addr())
+}
+
+// Unbind returns the operations that make lingering addresses foreign; those that are wanted again are left.
+func Unbind(m *Model, st State, prefixes ...netip.Prefix) Plan {
+	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}, unbind: true}
+	return d.diff([]Touched{{Prefixes: prefixes}})
+}
+
+// Remove returns the operations that take away everything that the state holds.
+func Remove(st State, cfg Config) Plan {
+	m := NewModel(Facts{}, cfg)
+	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}, unbind: true}
+	return d.diff([]Touched{m.Everything(st)})
+}
