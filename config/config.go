@@ -29,7 +29,24 @@ type Config struct {
 	// Profiling serves /debug/pprof beside the metrics.
 	Profiling bool
 
-	Proxier proxier.Config
+	Timeouts  Timeouts
+	Conntrack Conntrack
+	Proxier   proxier.Config
+}
+
+// Timeouts are how long IPVS keeps idle connections; 0 says nothing of them. Whole seconds.
+type Timeouts struct {
+	TCP, TCPFin, UDP time.Duration
+}
+
+// Conntrack are the settings of connection tracking. A time of 0 says nothing of it; whole seconds.
+type Conntrack struct {
+	// MaxPerCore and Min say how many connections can be tracked at least; MaxPerCore 0 says nothing of it.
+	MaxPerCore, Min int
+
+	TCPEstablished, TCPCloseWait, UDP, UDPStream time.Duration
+	// TCPBeLiberal tracks TCP segments outside of the window too.
+	TCPBeLiberal bool
 }
 
 // Render is short for the part that rendering depends on.

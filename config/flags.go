@@ -23,6 +23,18 @@ type Flags struct {
 	MinSync      time.Duration
 	DrainTimeout time.Duration
 
+	TCPTimeout    time.Duration
+	TCPFinTimeout time.Duration
+	UDPTimeout    time.Duration
+
+	ConntrackMaxPerCore     int
+	ConntrackMin            int
+	ConntrackTCPEstablished time.Duration
+	ConntrackTCPCloseWait   time.Duration
+	ConntrackUDP            time.Duration
+	ConntrackUDPStream      time.Duration
+	ConntrackTCPBeLiberal   bool
+
 	MasqueradeAll bool
 	MasqueradeBit int
 
@@ -60,9 +72,24 @@ func (f *Flags) Add(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.SyncPeriod, "ipvs-sync-period", 30*time.Second, "how often the kernel is compared with what it should hold; greater than 0")
 	fs.DurationVar(&f.MinSync, "ipvs-min-sync-period", 100*time.Millisecond, "least time between two syncs; a lone change is applied at once; 0 to --ipvs-sync-period")
 	fs.DurationVar(&f.DrainTimeout, "ipvs-drain-timeout", 15*time.Minute, "how long established connections to a removed endpoint may go on; 0 cuts them at once")
+	f.addTimeouts(fs)
 	fs.StringVar(&f.HealthzBind, "healthz-bind-address", "0.0.0.0:10256", "IP or IP:port of /healthz and /livez; empty for no health server")
 	fs.StringVar(&f.MetricsBind, "metrics-bind-address", "127.0.0.1:10249", "IP or IP:port of /metrics; empty for no metrics server")
 	fs.BoolVar(&f.Profiling, "profiling", false, "serve /debug/pprof on the metrics address")
+}
+
+// addTimeouts defines the flags that say how long idle connections are kept, and how many.
+func (f *Flags) addTimeouts(fs *pflag.FlagSet) {
+	fs.DurationVar(&f.TCPTimeout, "ipvs-tcp-timeout", 0, "how long IPVS keeps an idle TCP connection; 0 for as long as connection tracking does")
+	fs.DurationVar(&f.TCPFinTimeout, "ipvs-tcpfin-timeout", 0, "how long IPVS keeps a TCP connection that one side has closed; 0 for the kernel's value")
+	fs.DurationVar(&f.UDPTimeout, "ipvs-udp-timeout", 0, "how long IPVS and connection tracking keep an idle UDP flow, at least; 0 for the kernel's values")
+	fs.IntVar(&f.ConntrackMaxPerCore, "conntrack-max-per-core", 32768, "connections that can be tracked, for each processor; 0 leaves the limit alone")
+	fs.IntVar(&f.ConntrackMin, "conntrack-min", 131072, "connections that can be tracked at least, whatever --conntrack-max-per-core is unless 0")
+	fs.DurationVar(&f.ConntrackTCPEstablished, "conntrack-tcp-timeout-established", 24*time.Hour, "how long idle TCP connections are tracked; 0 for the kernel's value")
+	fs.DurationVar(&f.ConntrackTCPCloseWait, "conntrack-tcp-timeout-close-wait", time.Hour, "how long TCP connections are tracked that the peer has closed; 0 for the kernel's value")
+	fs.DurationVar(&f.ConntrackUDP, "conntrack-udp-timeout", 0, "how long UDP flows without answers are tracked; 0 for the kernel's value")
+	fs.DurationVar(&f.ConntrackUDPStream, "conntrack-udp-timeout-stream", 0, "how long UDP flows with answers are tracked; 0 for the kernel's value")
+	fs.BoolVar(&f.ConntrackTCPBeLiberal, "conntrack-tcp-be-liberal", false, "track TCP segments outside of the window too; never set back")
 }
 
 // AddSource defines the flags that name the source of objects and the node.

@@ -31,6 +31,12 @@ func (f Flags) Config() (Config, error) {
 		ContentType: f.ContentType, Resync: f.ConfigSync, Profiling: f.Profiling,
 		HealthAddr:  v.listenAddress("--healthz-bind-address", f.HealthzBind, healthPort),
 		MetricsAddr: v.listenAddress("--metrics-bind-address", f.MetricsBind, metricsPort),
+		Timeouts:    Timeouts{TCP: f.TCPTimeout, TCPFin: f.TCPFinTimeout, UDP: f.UDPTimeout},
+		Conntrack: Conntrack{
+			MaxPerCore: f.ConntrackMaxPerCore, Min: f.ConntrackMin,
+			TCPEstablished: f.ConntrackTCPEstablished, TCPCloseWait: f.ConntrackTCPCloseWait,
+			UDP: f.ConntrackUDP, UDPStream: f.ConntrackUDPStream, TCPBeLiberal: f.ConntrackTCPBeLiberal,
+		},
 		Proxier: proxier.Config{
 			NodeName:      v.nodeName(f.Hostname),
 			Render:        f.render(v),
@@ -51,8 +57,32 @@ func (f Flags) RunConfig() (Config, error) {
 	v.check(f.SyncPeriod > 0, "--ipvs-sync-period", f.SyncPeriod, "a time greater than 0")
 	v.check(f.MinSync >= 0 && f.MinSync <= f.SyncPeriod, "--ipvs-min-sync-period", f.MinSync, "0 to --ipvs-sync-period")
 	v.check(f.DrainTimeout >= 0, "--ipvs-drain-timeout", f.DrainTimeout, "0 or more")
+	f.checkTimeouts(v)
 	v.check(f.ConfigSync > 0, "--config-sync-period", f.ConfigSync, "a time greater than 0")
 	return c, errors.Join(append([]error{err}, v.problems...)...)
+}
+
+// longestTimeout is what the kernel takes: INT_MAX timer ticks, at most 1000 a second.
+const longestTimeout = (1<<31 - 1) / 1000 * time.Second
+
+func (f Flags) checkTimeouts(v *validator) {
+	for _, t := range []struct {
+		flag  string
+		value time.Duration
+	}{
+		{"--ipvs-tcp-timeout", f.TCPTimeout},
+		{"--ipvs-tcpfin-timeout", f.TCPFinTimeout},
+		{"--ipvs-udp-timeout", f.UDPTimeout},
+		{"--conntrack-tcp-timeout-established", f.ConntrackTCPEstablished},
+		{"--conntrack-tcp-timeout-close-wait", f.ConntrackTCPCloseWait},
+		{"--conntrack-udp-timeout", f.ConntrackUDP},
+		{"--conntrack-udp-timeout-stream", f.ConntrackUDPStream},
+	} {
+		ok := t.value == 0 || t.value >= time.Second && t.value <= longestTimeout
+		v.check(ok, t.flag, t.value, "0, or 1s to "+longestTimeout.String())
+	}
+	v.check(f.ConntrackMaxPerCore >= 0, "--conntrack-max-per-core", f.ConntrackMaxPerCore, "0 or more")
+	v.check(f.ConntrackMin >= 0, "--conntrack-min", f.ConntrackMin, "0 or more")
 }
 
 func (f Flags) render(v *validator) render.Config {

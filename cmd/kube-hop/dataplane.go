@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/kube-hop/kube-hop/config"
 	"github.com/kube-hop/kube-hop/conntrack/ctnl"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/iptables/ipsetnl"
@@ -70,7 +71,6 @@ func openKernel(ctx context.Context, c *render.Config) (*kernel, error) {
 	c.IPv4, c.IPv6 = k.Rules[lb.IPv4] != nil, k.Rules[lb.IPv6] != nil
 	k.openTables(ctx, c)
 	k.Flows = ctnl.Table{}
-	k.Sysctls = sysctls(c.IPv6)
 	return k, nil
 }
 
@@ -114,24 +114,37 @@ func hasIPv6() bool {
 	return err == nil && len(off) > 0 && off[0] == '0'
 }
 
-// sysctls returns the function that keeps the kernel's settings right. A setting that cannot be changed is logged
+// settings returns the function that keeps the kernel's settings right. A setting that cannot be changed is logged
 // once, with what to do; it does not make the node unhealthy, since traffic may well flow.
-func sysctls(ipv6 bool) func(context.Context) ([]string, error) {
+func (k *kernel) settings(c config.Config) func(context.Context) ([]string, error) {
 	told := map[string]bool{}
 	return func(ctx context.Context) ([]string, error) {
-		changes, problems := ipvsnl.Sysctls(ipvsnl.SysctlOptions{IPv6: ipv6})
-		for _, p := range problems {
+		changes, problems := ipvsnl.Sysctls(ipvsnl.SysctlOptions{
+			IPv6:            k.Rules[lb.IPv6] != nil,
+			TrackMaxPerCore: c.Conntrack.MaxPerCore, TrackMin: c.Conntrack.Min, TrackLiberal: c.Conntrack.TCPBeLiberal,
+		})
+		timeouts, more := k.table.EnsureTimeouts(ctx, timeouts(c), "")
+		for _, p := range append(problems, more...) {
 			if !told[p.Path] {
 				told[p.Path] = true
 				klog.FromContext(ctx).Info("Kernel setting is wrong and cannot be changed", "problem", p.String())
 			}
 		}
 		var changed []string
-		for _, c := range changes {
+		for _, c := range append(changes, timeouts...) {
 			klog.FromContext(ctx).Info("Changed a kernel setting", "sysctl", c.String())
 			changed = append(changed, c.String())
 		}
 		return changed, nil
+	}
+}
+
+// timeouts returns what the configuration says of idle connections.
+func timeouts(c config.Config) ipvsnl.Timeouts {
+	return ipvsnl.Timeouts{
+		TCP: c.Timeouts.TCP, TCPFin: c.Timeouts.TCPFin, UDP: c.Timeouts.UDP,
+		TrackTCP: c.Conntrack.TCPEstablished, TrackCloseWait: c.Conntrack.TCPCloseWait,
+		TrackUDP: c.Conntrack.UDP, TrackUDPStream: c.Conntrack.UDPStream,
 	}
 }
 

@@ -59,6 +59,7 @@ func run(ctx context.Context, c config.Config) error {
 		return err
 	}
 	defer k.close()
+	k.Sysctls = k.settings(c)
 
 	m := metrics.New()
 	from, err := openSource(c, m)

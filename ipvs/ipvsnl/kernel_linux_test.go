@@ -399,3 +399,20 @@ func TestKernelCheck(t *testing.T) {
 		t.Error("the trial device is left behind")
 	}
 }
+
+// TestEnsureTimeouts: what is wished for is there the next time it is looked at, and looking again changes nothing.
+func TestEnsureTimeouts(t *testing.T) {
+	n := newNode(t)
+	wish := ipvsnl.Timeouts{TrackTCP: 3600 * time.Second, TCPFin: 11 * time.Second, UDP: 222 * time.Second}
+	changes, problems := n.EnsureTimeouts(t.Context(), wish, "")
+	if len(problems) > 0 || len(changes) == 0 {
+		t.Fatalf("changed %v, problems %v", changes, problems)
+	}
+	if changes, problems := n.EnsureTimeouts(t.Context(), wish, ""); len(changes)+len(problems) > 0 {
+		t.Errorf("the second time changed %v, problems %v", changes, problems)
+	}
+	changes, _ = n.EnsureTimeouts(t.Context(), ipvsnl.Timeouts{TCP: 20 * time.Second}, "")
+	if got := fmt.Sprint(changes); got != "[IPVS timeouts: 3600 11 222 -> 20 11 222]" {
+		t.Errorf("changed %s", got)
+	}
+}

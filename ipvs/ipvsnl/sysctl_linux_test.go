@@ -112,8 +112,8 @@ func TestSysctlProblems(t *testing.T) {
 	}
 	root := sysctlTree(t, values)
 	e := ensurer{root: root}
-	e.ensure(sysctl{"net/ipv4/vs/conntrack", "1", true, "because"})
-	e.ensure(sysctl{"net/ipv4/vs/conntrack", "1", false, "because"})
+	e.ensure(sysctl{path: "net/ipv4/vs/conntrack", want: "1", required: true, why: "because"})
+	e.ensure(sysctl{path: "net/ipv4/vs/conntrack", want: "1", why: "because"})
 	if len(e.problems) != 1 || e.changes != nil {
 		t.Fatalf("%v, %v", e.changes, e.problems)
 	}

@@ -1,0 +1,157 @@
+//go:build e2e && linux
+
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kube-hop/kube-hop/e2e/testbed"
+)
+
+// TestDeletedFrontends: when a frontend goes, its connections end with an error soon, and those of the remaining
+// frontends do not notice (P23).
+func TestDeletedFrontends(t *testing.T) {
+	c := shared(t)
+	m := newService("deleted", 164, c.A2, c.B2)
+	c.apply(t, m)
+	held := map[string][]*testbed.Stream{}
+	for _, f := range m.frontends(c.N1) {
+		for _, cl := range c.clients() {
+			if cl.via != c.N1 {
+				continue
+			}
+			s, err := cl.host.Dial(t.Context(), testbed.TCP, f.addr, testbed.Timeout(startLimit))
+			if err != nil {
+				t.Fatal(err)
+			}
+			held[f.kind] = append(held[f.kind], s)
+		}
+	}
+	for _, step := range []struct {
+		kind   string
+		change func()
+	}{
+		{nodePort, func() {
+			m.Spec.Type = corev1.ServiceTypeClusterIP
+			for i := range m.Spec.Ports {
+				m.Spec.Ports[i].NodePort = 0
+			}
+			c.apply(t, m)
+		}},
+		{loadBalancer, func() { m.Status.LoadBalancer.Ingress = nil; c.apply(t, m) }},
+		{externalIP, func() { m.Spec.ExternalIPs = nil; c.apply(t, m) }},
+		{clusterIP, func() { c.drop(t, m.Name); c.settle(t) }},
+	} {
+		step.change()
+		t.Run(step.kind, func(t *testing.T) {
+			for _, s := range held[step.kind] {
+				begin := time.Now()
+				err := s.Ping()
+				t.Logf("%s: %v after %s", s.Local(), err, time.Since(begin).Round(time.Millisecond))
+				if err == nil || errors.Is(err, testbed.ErrTimeout) {
+					t.Errorf("a connection through the %s from %s: %v, want an end", step.kind, s.Local(), err)
+				}
+			}
+			delete(held, step.kind)
+			for kind, streams := range held {
+				for _, s := range streams {
+					if err := s.Ping(); err != nil {
+						t.Errorf("a connection through the %s: %v", kind, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestDrainDead: a pod that died without a word is given up within seconds once no slice names it, and a client that
+// always uses the same source port reaches another one (P18).
+func TestDrainDead(t *testing.T) {
+	c := shared(t)
+	m := newService("drain-dead", 165, c.B2)
+	c.apply(t, m)
+	for _, family := range []int{4, 6} {
+		t.Run(fmt.Sprintf("IPv%d", family), func(t *testing.T) {
+			c.apply(t, m.withPods(c.B2))
+			at, port := m.at(family), freePort()
+			s, err := c.A1.Dial(t.Context(), testbed.TCP, at, testbed.FromPort(port), testbed.Timeout(2*time.Second))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.mute(t, c.B2, family)
+			c.apply(t, m.withPods(c.A2))
+			if w := c.nodes[0].weights(t, testbed.TCP, at)[endpoint(c.B2, at, podPort)]; w != 0 {
+				t.Fatalf("weight of the dead pod is %d, want 0", w)
+			}
+			if err := s.Ping(); !errors.Is(err, testbed.ErrTimeout) {
+				t.Fatalf("the dead pod answers: %v", err)
+			}
+			eventually(t, startLimit, func() error {
+				return sameMap(c.nodes[0].weights(t, testbed.TCP, at), map[string]int{endpoint(c.A2, at, podPort): 1})
+			})
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			a, err := c.A1.Ask(t.Context(), testbed.TCP, at, testbed.FromPort(port))
+			if err != nil || a.Pod != c.A2.Name {
+				t.Errorf("from the same port: answered by %q, %v, want %s", a.Pod, err, c.A2)
+			}
+		})
+	}
+}
+
+// mute makes a pod discard what it would answer on TCP, until the test ends.
+func (c *cluster) mute(t *testing.T, pod *testbed.Host, family int) {
+	t.Helper()
+	command := map[int]string{4: "iptables", 6: "ip6tables"}[family]
+	rule := []string{"OUTPUT", "-p", "tcp", "--sport", fmt.Sprint(podPort), "-j", "DROP"}
+	do := func(verb string) {
+		if out, err := pod.Command(context.WithoutCancel(t.Context()), command, append([]string{verb}, rule...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%s %s on %s: %v\n%s", command, verb, pod, err, out)
+		}
+	}
+	do("-A")
+	t.Cleanup(func() { do("-D") })
+}
+
+// TestFlapping: connections to an endpoint whose readiness comes and goes do not notice; its real servers are edited
+// and never deleted and added again (P21).
+func TestFlapping(t *testing.T) {
+	c := shared(t)
+	m := newService("flapping", 166, c.A2, c.B2)
+	c.apply(t, m)
+	var held []*heldStream
+	for _, family := range []int{4, 6} {
+		for range 3 {
+			held = append(held, c.hold(t, testbed.TCP, frontend{clusterIP, m.at(family)}, "b2"))
+		}
+	}
+	n1 := c.nodes[0]
+	count := func(operation string) float64 {
+		return n1.metric(t, fmt.Sprintf("kubehop_kernel_operations_total{operation=%q", operation))
+	}
+	added, deleted := count("add real server"), count("delete real server")
+	for range 20 {
+		ready := m.Slices[0].Endpoints[1].Conditions.Ready
+		*ready = !*ready
+		*m.Slices[1].Endpoints[1].Conditions.Ready = *ready
+		c.apply(t, m)
+		for _, h := range held {
+			if err := h.stream.Ping(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if a, d := count("add real server")-added, count("delete real server")-deleted; a+d != 0 {
+		t.Errorf("%v real servers were added and %v deleted, want edits only", a, d)
+	}
+	for _, h := range held {
+		_ = h.stream.Close()
+	}
+}

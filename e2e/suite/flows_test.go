@@ -1,0 +1,239 @@
+//go:build e2e && linux
+
+package suite
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-hop/kube-hop/e2e/testbed"
+)
+
+// flowLimit is how long stale flows may last: changes are collected for a second, and guests are slow.
+const flowLimit = 20 * time.Second
+
+// udpClients are those that the tests of UDP flows send from, each at the frontends that it is for.
+func (c *cluster) udpClients(m *manifest) map[frontend]*testbed.Host {
+	out := map[frontend]*testbed.Host{}
+	for _, f := range m.frontends(c.N1) {
+		out[f] = c.Out
+		if f.kind == clusterIP {
+			out[f] = c.A1
+		}
+	}
+	return out
+}
+
+// TestUDPMoves: a client that goes on sending from one port gets its answers from another pod as soon as its own is
+// removed, at every frontend, and nothing of the old pod is left (P26).
+func TestUDPMoves(t *testing.T) {
+	c := shared(t)
+	m := newService("udp-moves", 160, c.A2, c.B2)
+	for f, from := range c.udpClients(m) {
+		t.Run(f.String(), func(t *testing.T) {
+			c.apply(t, m.withPods(c.A2, c.B2))
+			port := testbed.FromPort(freePort())
+			first, err := from.Ask(t.Context(), testbed.UDP, f.addr, port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := map[string]*testbed.Host{"a2": c.B2, "b2": c.A2}[first.Pod]
+			c.apply(t, m.withPods(other))
+			eventually(t, flowLimit, func() error {
+				a, err := from.Ask(t.Context(), testbed.UDP, f.addr, port, testbed.Timeout(time.Second))
+				if err == nil && a.Pod != other.Name {
+					err = fmt.Errorf("%s answers, not %s", a.Pod, other)
+				}
+				return err
+			})
+			eventually(t, flowLimit, func() error { return c.nodes[0].noFlow(f.addr, c.Host(first.Pod).Addr(f.addr.Addr())) })
+		})
+	}
+}
+
+// noFlow reports an error if the node tracks a UDP flow from an address and port to a pod.
+func (n *node) noFlow(dst netip.AddrPort, pod netip.Addr) error {
+	return n.Do(func() error {
+		family := netlink.InetFamily(unix.AF_INET)
+		if pod.Is6() {
+			family = unix.AF_INET6
+		}
+		list, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+		for _, f := range list {
+			if f.Forward.Protocol == unix.IPPROTO_UDP && f.Forward.DstPort == dst.Port() &&
+				f.Forward.DstIP.Equal(dst.Addr().AsSlice()) && f.Reverse.SrcIP.Equal(pod.AsSlice()) {
+				return fmt.Errorf("%s still tracks %s", n, f)
+			}
+		}
+		return err
+	})
+}
+
+// sender sends datagrams from one port without a pause and does not care for answers, like a log shipper.
+type sender struct {
+	conn net.Conn
+	done chan struct{}
+}
+
+func (c *cluster) send(t *testing.T, from *testbed.Host, to netip.AddrPort) {
+	t.Helper()
+	s := &sender{done: make(chan struct{})}
+	err := from.Do(func() (err error) {
+		s.conn, err = net.Dial("udp", to.String())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(s.done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for range tick.C {
+			// What fails is the error of an earlier datagram, such as a refusal.
+			if _, err := s.conn.Write([]byte("one way\n")); errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = s.conn.Close()
+		<-s.done
+	})
+}
+
+// oneWay is a set of senders and the server in a pod that they reach.
+func (c *cluster) oneWay(t *testing.T, m *manifest, pod *testbed.Host, port uint16) *testbed.Server {
+	t.Helper()
+	server, err := pod.Serve(t.Context(), testbed.UDP, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f, from := range c.udpClients(m) {
+		c.send(t, from, f.addr)
+	}
+	return server
+}
+
+// quiet waits until no datagram comes to the server between two settlings, each of which takes longer than many
+// datagrams.
+func (c *cluster) quiet(t *testing.T, server *testbed.Server) {
+	t.Helper()
+	eventually(t, flowLimit, func() error {
+		server.Reset()
+		c.settle(t)
+		if n := server.Count(); n > 0 {
+			return fmt.Errorf("%d datagrams still came from %v", n, server.Seen())
+		}
+		return nil
+	})
+}
+
+// busy waits until datagrams come from both inside and outside.
+func (c *cluster) busy(t *testing.T, server *testbed.Server) {
+	t.Helper()
+	server.Reset()
+	eventually(t, flowLimit, func() error {
+		if n := len(server.Seen()); n < 4 { // a pod and a masqueraded outside client, in each family
+			return fmt.Errorf("datagrams came from %v only", server.Seen())
+		}
+		return nil
+	})
+}
+
+// TestUDPOneWay: senders that nobody answers stop reaching a pod when the last endpoint, a frontend or the Service
+// goes, and reach it again afterwards without beginning anew (P27).
+func TestUDPOneWay(t *testing.T) {
+	c := shared(t)
+	const port = 8099
+	m := newService("udp-one-way", 161)
+	for _, family := range []int{4, 6} {
+		m.Slices = append(m.Slices, m.slice("one-way", family, endpointPorts{endpointPort("u", testbed.UDP, port)}, c.A2))
+	}
+	none := newService("udp-one-way", 161)
+	c.apply(t, m)
+	server := c.oneWay(t, m, c.A2, port)
+	c.busy(t, server)
+
+	c.apply(t, none)
+	c.quiet(t, server)
+	c.apply(t, m)
+	c.busy(t, server)
+
+	c.drop(t, m.Name)
+	c.settle(t)
+	c.quiet(t, server)
+	c.apply(t, m)
+	c.busy(t, server)
+}
+
+// TestUDPOlderThanFrontend: senders that began before their frontend existed are served once it does; also at an
+// address and a node port that a Service gets later (P28).
+func TestUDPOlderThanFrontend(t *testing.T) {
+	c := shared(t)
+	m := newService("udp-older", 162, c.A2, c.B2)
+	before := newService("udp-older", 162, c.A2, c.B2)
+	before.Spec.Type, before.Spec.ExternalIPs, before.Status.LoadBalancer.Ingress = "ClusterIP", nil, nil
+	for i := range before.Spec.Ports {
+		before.Spec.Ports[i].NodePort = 0
+	}
+	ports := map[frontend]testbed.Option{}
+	for f := range c.udpClients(m) {
+		ports[f] = testbed.FromPort(freePort())
+	}
+	ask := func(f frontend) error {
+		_, err := c.udpClients(m)[f].Ask(t.Context(), testbed.UDP, f.addr, ports[f], testbed.Timeout(time.Second))
+		return err
+	}
+	for f := range ports {
+		if err := ask(f); err == nil {
+			t.Fatalf("%s answers before it exists", f)
+		}
+	}
+	c.apply(t, before)
+	for f := range ports {
+		if f.kind == clusterIP {
+			eventually(t, flowLimit, func() error { return ask(f) })
+		} else if err := ask(f); err == nil {
+			t.Fatalf("%s answers before it exists", f)
+		}
+	}
+	c.apply(t, m)
+	for f := range ports {
+		eventually(t, flowLimit, func() error { return ask(f) })
+	}
+}
+
+// TestUDPForeignFlow: a flow to somebody else on a port that is also a node port is not touched when the node port's
+// endpoints change (P29).
+func TestUDPForeignFlow(t *testing.T) {
+	c := shared(t)
+	m := newService("udp-foreign", 163, c.A2)
+	c.apply(t, m)
+	if _, err := c.Out.Serve(t.Context(), testbed.UDP, uint16(m.nodePort())); err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range []int{4, 6} {
+		to := netip.AddrPortFrom(c.Out.Addr(m.addr(clusterIP, family)), uint16(m.nodePort()))
+		s, err := c.N1.Dial(t.Context(), testbed.UDP, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.apply(t, m.withPods(c.B2))
+		// The cleanup is over when a flow that was stale is gone.
+		if err := c.nodes[0].noFlow(to, c.Out.Addr(to.Addr())); err == nil {
+			t.Errorf("the flow to %s is not tracked any more", to)
+		}
+		if err := s.Ping(); err != nil {
+			t.Error(err)
+		}
+		c.apply(t, m.withPods(c.A2))
+	}
+}
