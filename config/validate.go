@@ -91,7 +91,8 @@ func (f Flags) render(v *validator) render.Config {
 	v.check(f.MasqueradeBit >= 0 && f.MasqueradeBit <= 31, "--iptables-masquerade-bit", f.MasqueradeBit, "0 to 31")
 	return render.Config{
 		Scheduler: f.Scheduler, MasqueradeAll: f.MasqueradeAll, MasqueradeBit: uint(f.MasqueradeBit) & 31, //nolint:gosec // checked above
-		Local: f.detector(v), NFTables: true, IPv4: true, IPv6: true, Loopback: f.LocalhostNodePorts,
+		Local: f.detector(v), TCPBeLiberal: f.ConntrackTCPBeLiberal, NFTables: true, IPv4: true, IPv6: true,
+		Loopback: f.LocalhostNodePorts,
 	}
 }
 

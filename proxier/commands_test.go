@@ -89,6 +89,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		for _, r := range rules {
 			fmt.Fprintln(ts.Stdout(), r)
 		}
+		if len(rules) == 0 {
+			fmt.Fprintln(ts.Stdout(), "none") // no output at all would leave that of the command before
+		}
 	},
 	"flow": func(ts *testscript.TestScript, _ bool, args []string) {
 		machineOf(ts).flows.Add(flowOf(ts, args))

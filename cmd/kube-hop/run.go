@@ -16,6 +16,7 @@ import (
 	"github.com/kube-hop/kube-hop/config"
 	"github.com/kube-hop/kube-hop/health"
 	"github.com/kube-hop/kube-hop/informers"
+	"github.com/kube-hop/kube-hop/ipvs/ipvsnl"
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/metrics"
 	"github.com/kube-hop/kube-hop/proxier"
@@ -60,6 +61,7 @@ func run(ctx context.Context, c config.Config) error {
 	}
 	defer k.close()
 	k.Sysctls = k.settings(c)
+	c.Proxier.Render.TCPBeLiberal = c.Proxier.Render.TCPBeLiberal || ipvsnl.TracksLiberally()
 
 	m := metrics.New()
 	from, err := openSource(c, m)

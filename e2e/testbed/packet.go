@@ -12,6 +12,8 @@ type Packet struct {
 	Proto uint8
 	// Outgoing tells packets that the host sent by the interface from those that it received there.
 	Outgoing bool
+	// Reset is set for a TCP segment that ends its connection.
+	Reset bool
 }
 
 // IP protocol numbers with ports at the same place. Source: IANA protocol numbers.
@@ -40,6 +42,8 @@ func parsePacket(b []byte) (p Packet, ok bool) {
 	if len(body) >= 4 && (p.Proto == numTCP || p.Proto == numUDP || p.Proto == numSCTP) {
 		sport, dport = binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])
 	}
+	const flags, rst = 13, 1 << 2 // RFC 9293, section 3.1
+	p.Reset = p.Proto == numTCP && len(body) > flags && body[flags]&rst != 0
 	p.Src, p.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
 	return p, true
 }

@@ -179,6 +179,14 @@ func onlineCPUs(list string) int {
 	return max(n, 1)
 }
 
+// TracksLiberally reports whether connection tracking accepts TCP segments outside of the window, in the calling thread's
+// network namespace.
+func TracksLiberally() bool {
+	e := ensurer{root: "/proc/sys"}
+	v := e.value(trackLiberal)
+	return v != "" && v != "0"
+}
+
 type ensurer struct {
 	root     string
 	changes  []SysctlChange

@@ -21,6 +21,8 @@ type Config struct {
 	// NFTables is set where the kernel has nf_tables. Without it, clients inside the cluster see at external addresses
 	// of Services with policy Local what those outside see.
 	NFTables bool
+	// TCPBeLiberal says that connection tracking accepts TCP segments outside of the window.
+	TCPBeLiberal bool
 	// Families that are served. A node without IPv6 leaves it out.
 	IPv4, IPv6 bool
 }

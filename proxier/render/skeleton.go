@@ -17,6 +17,7 @@ const (
 	chainOutput      = "KUBE-HOP-OUTPUT"
 	chainForward     = "KUBE-HOP-FORWARD"
 	chainAccess      = "KUBE-HOP-ACCESS"
+	chainInvalid     = "KUBE-HOP-INVALID"
 	chainMarkMasq    = "KUBE-MARK-MASQ"
 	chainPostrouting = "KUBE-POSTROUTING"
 )
@@ -35,13 +36,14 @@ func sameAddress(f lb.Family) string {
 func Skeleton(f lb.Family, n lb.Node, cfg Config) iptables.Ruleset {
 	return iptables.Ruleset{
 		Family: iptables.Family(f),
-		Chains: slices.Concat(natChains(f, n, cfg), filterChains(f, n, cfg), accessChains(f)),
+		Chains: slices.Concat(natChains(f, n, cfg), filterChains(f, n, cfg), accessChains(f), invalidChains(f, n, cfg)),
 		Jumps: []iptables.Jump{
 			jump("nat", "PREROUTING", chainServices, "kubernetes service portals"),
 			jump("nat", "OUTPUT", chainServices, "kubernetes service portals"),
 			jump("nat", "POSTROUTING", chainPostrouting, "kubernetes postrouting rules"),
 			// Established connections are left alone, and pass only one rule here.
 			jumpNew("mangle", "OUTPUT", chainAccess, "kube-hop source ranges"),
+			{Table: "filter", Chain: "INPUT", Rule: rule("-m comment --comment %q -m conntrack --ctstate INVALID -j %s", "kube-hop invalid packets", chainInvalid)},
 			jumpNew("filter", "INPUT", chainInput, "kube-hop service guards"),
 			jumpNew("filter", "OUTPUT", chainOutput, "kube-hop service guards"),
 			jump("filter", "FORWARD", chainForward, "kube-hop forwarding rules"),
@@ -152,6 +154,26 @@ func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 // Those of the node itself do not come here.
 func noLocalOutside(f lb.Family, n lb.Node, cfg Config) iptables.Rule {
 	return rule("%s%s -j DROP", notPod(f, n, cfg), matchSet(f, setNoLocalOutside, "dst,dst"))
+}
+
+// invalidChains drop what connection tracking calls invalid, such as a segment far outside of the window, and of which
+// it therefore does not undo the masquerading. The answer of a pod then arrives for a port of this node that no socket
+// has, and the node's reset would end a healthy connection; a client's segment would reach the pod with the client's own
+// address. What is translated by IPVS alone is right without connection tracking and passes, as does everything that is
+// not ours: only pods answer a masqueraded connection. The chain is empty where such segments are not invalid at all.
+func invalidChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
+	c := iptables.Chain{Table: "filter", Name: chainInvalid}
+	if cfg.TCPBeLiberal {
+		return []iptables.Chain{c}
+	}
+	c.Rules = append(c.Rules, rule("%s -j DROP", matchSet(f, setExternal, "dst,dst")))
+	for _, p := range cfg.Local.ranges(n) {
+		if lb.FamilyOf(p.Addr()) == f {
+			c.Rules = append(c.Rules, rule("-s %s -p tcp -m addrtype --dst-type LOCAL -m set ! --match-set %s dst -j DROP", p, setName(f, setVIP)))
+			break
+		}
+	}
+	return []iptables.Chain{c}
 }
 
 // accessChains does for the node's own connections what filter INPUT does for those of others: IPVS takes them
