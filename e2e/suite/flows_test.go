@@ -3,9 +3,7 @@
 package suite
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -76,40 +74,7 @@ func (n *node) noFlow(dst netip.AddrPort, pod netip.Addr) error {
 	})
 }
 
-// sender sends datagrams from one port without a pause and does not care for answers, like a log shipper.
-type sender struct {
-	conn net.Conn
-	done chan struct{}
-}
-
-func (c *cluster) send(t *testing.T, from *testbed.Host, to netip.AddrPort) {
-	t.Helper()
-	s := &sender{done: make(chan struct{})}
-	err := from.Do(func() (err error) {
-		s.conn, err = net.Dial("udp", to.String())
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(s.done)
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for range tick.C {
-			// What fails is the error of an earlier datagram, such as a refusal.
-			if _, err := s.conn.Write([]byte("one way\n")); errors.Is(err, net.ErrClosed) {
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		_ = s.conn.Close()
-		<-s.done
-	})
-}
-
-// oneWay is a set of senders and the server in a pod that they reach.
+// oneWay starts a sender at each frontend, and the server in a pod that they reach.
 func (c *cluster) oneWay(t *testing.T, m *manifest, pod *testbed.Host, port uint16) *testbed.Server {
 	t.Helper()
 	server, err := pod.Serve(t.Context(), testbed.UDP, port)
@@ -117,7 +82,11 @@ func (c *cluster) oneWay(t *testing.T, m *manifest, pod *testbed.Host, port uint
 		t.Fatal(err)
 	}
 	for f, from := range c.udpClients(m) {
-		c.send(t, from, f.addr)
+		sender, err := from.SendOneWay(t.Context(), f.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = sender.Close() })
 	}
 	return server
 }

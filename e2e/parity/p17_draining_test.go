@@ -1,0 +1,203 @@
+//go:build e2e && linux
+
+package parity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kube-hop/kube-hop/e2e/testbed"
+)
+
+// TestP17Draining: while an endpoint is replaced again and again, its connections go on, and new ones go to the other.
+func TestP17Draining(t *testing.T) {
+	r := begin(t, "P17", "Removing an endpoint does not cut its connections, nor does it get new ones")
+	s := r.service("p17")
+	s.endpoints(ready(r.A1), ready(r.B1))
+	r.settle()
+	held := append(r.holdTo(r.Out, s.V(), r.B1), r.holdTo(r.A2, s.C(), r.B1)...)
+	for range 3 {
+		for _, step := range [][]endpoint{
+			{ready(r.A1), terminating(r.B1)},
+			{ready(r.A1), unready(r.B1)},
+			{ready(r.A1)}, // it left the Service, and lives
+		} {
+			s.endpoints(step...)
+			r.settle()
+			r.expect(r.Out, s.V(), answeredBy(r.A1))
+			r.expect(r.A2, s.C(), answeredBy(r.A1))
+			r.goOn("a connection to an endpoint that drains", held)
+		}
+		s.endpoints(ready(r.A1), ready(r.B1))
+		r.settle()
+		r.expect(r.A2, s.C(), answeredBy(r.A1, r.B1))
+		r.goOn("a connection to an endpoint that came back", held)
+	}
+}
+
+// TestP18DeadEndpoint: a client with a fixed source port whose endpoint died without a word reaches another one.
+func TestP18DeadEndpoint(t *testing.T) {
+	r := begin(t, "P18", "A client with a fixed source port gets away from a dead endpoint; its server goes before the deadline")
+	s := r.service("p18", clusterIPOnly)
+	s.endpoints(ready(r.B1))
+	r.settle()
+	held := r.holdTo(r.A1, s.C(), r.B1)
+	r.mute(r.B1)
+	s.endpoints(ready(r.A2))
+	r.settle()
+	for i, stream := range held {
+		local := testbed.FromPort(stream.Local().Port())
+		dst := s.C().at[i]
+		r.until("the client gives up, or is told to", func() error {
+			if err := stream.Ping(); err != nil && !errors.Is(err, testbed.ErrTimeout) {
+				return nil
+			}
+			if r.subject.ipvs {
+				return errors.New("its packets still go to the dead endpoint")
+			}
+			return nil // the client's own patience is at its end
+		})
+		_ = stream.Close()
+		r.until("a new connection from the same port", func() error {
+			a, err := r.A1.Ask(r.Context(), testbed.TCP, dst, local)
+			if err == nil && a.Pod != r.A2.Name {
+				err = fmt.Errorf("answered by %s", a.Pod)
+			}
+			return err
+		})
+	}
+}
+
+// mute makes a pod discard everything that it would answer over TCP, until the end of the row.
+func (r *row) mute(pod *testbed.Host) {
+	r.Helper()
+	for _, command := range []string{"iptables", "ip6tables"} {
+		rule := []string{"OUTPUT", "-p", "tcp", "--sport", fmt.Sprint(podPort), "-j", "DROP"}
+		do := func(verb string) error {
+			out, err := pod.Command(context.WithoutCancel(r.Context()), command, append([]string{verb}, rule...)...).CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%s %s on %s: %w: %s", command, verb, pod, err, out)
+			}
+			return err
+		}
+		r.must(do("-A"))
+		r.Cleanup(func() {
+			if err := do("-D"); err != nil {
+				r.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestP19PortReuse: a client that uses one source port again and again is never sent to an endpoint that left, nor
+// delayed by a lost first packet.
+func TestP19PortReuse(t *testing.T) {
+	r := begin(t, "P19", "A reused source port connects at once, also while endpoints change")
+	s := r.service("p19", clusterIPOnly)
+	port := freePort()
+	for _, endpoints := range [][]endpoint{pods(r.A1, r.B1), pods(r.B1), pods(r.A1), pods(r.A1, r.B1)} {
+		s.endpoints(endpoints...)
+		r.settle()
+		for _, dst := range s.C().at {
+			for i := range 10 {
+				// A second try comes after a second; the first answer in a slow machine comes sooner.
+				if _, err := r.A2.Ask(r.Context(), testbed.TCP, dst, port, testbed.Timeout(900*time.Millisecond)); err != nil {
+					r.Errorf("request %d to %s: %s", i+1, dst, word(err))
+				}
+			}
+		}
+	}
+}
+
+// TestP20Affinity: a sticky client moves on with its next connection when its endpoint drains, and not before.
+func TestP20Affinity(t *testing.T) {
+	r := begin(t, "P20", "Session affinity: one endpoint, until it drains; a changed timeout loses nothing; UDP too")
+	s := r.service("p20", affinity(600), over(testbed.TCP, testbed.UDP))
+	for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} {
+		s.endpoints(ready(r.A1), ready(r.B1))
+		r.settle()
+		f := s.overProto(proto).C()
+		first := r.sticky(f)
+		s.update(func(s *corev1.Service) { s.Spec.SessionAffinityConfig.ClientIP.TimeoutSeconds = new(int32(700)) })
+		r.settle()
+		for i, pod := range r.sticky(f) {
+			if pod != first[i] {
+				r.Errorf("%s: %s was answered by %s, after the timeout changed by %s", proto, f.at[i], first[i], pod)
+			}
+		}
+		for i, pod := range first {
+			leaving, staying := r.A1, r.B1
+			if pod == r.B1.Name {
+				leaving, staying = r.B1, r.A1
+			}
+			s.endpoints(terminating(leaving), ready(staying))
+			r.settle()
+			one := f
+			one.at = f.at[i : i+1]
+			r.expect(r.A2, one, answeredBy(staying))
+			s.endpoints(ready(r.A1), ready(r.B1))
+			r.settle()
+		}
+	}
+}
+
+// sticky returns which endpoint answers all of a2's requests at each address.
+func (r *row) sticky(f frontend) []string {
+	r.Helper()
+	var out []string
+	for _, dst := range f.at {
+		tally := r.A2.AskMany(r.Context(), fewest, f.proto, dst)
+		if len(tally.Pods) != 1 || len(tally.Errors) > 0 {
+			r.Fatalf("%s: %d requests were answered by %v, errors %v", dst, tally.N, tally.Pods, tally.Errors)
+		}
+		out = append(out, keys(tally.Pods)...)
+	}
+	return out
+}
+
+// TestP21Flapping: connections do not notice that the readiness of their endpoint comes and goes.
+func TestP21Flapping(t *testing.T) {
+	r := begin(t, "P21", "Readiness that flaps cuts no connection")
+	s := r.service("p21")
+	s.endpoints(ready(r.A1), ready(r.B1))
+	r.settle()
+	var held []*testbed.Stream
+	for range 5 {
+		held = append(held, r.holdTo(r.A2, s.C(), r.A1)...)
+		held = append(held, r.holdTo(r.Out, s.V(), r.A1)...)
+	}
+	for range 10 {
+		s.endpoints(unready(r.A1), ready(r.B1))
+		s.endpoints(ready(r.A1), ready(r.B1))
+		r.goOn("a connection to a flapping endpoint", held)
+	}
+	r.settle()
+	r.goOn("a connection to an endpoint that flapped", held)
+}
+
+// TestP42SCTP: as TCP, at every frontend: masqueraded or not, and an association goes on while its endpoint drains.
+func TestP42SCTP(t *testing.T) {
+	r := begin(t, "P42", "SCTP has all frontends, policies and draining")
+	s := r.service("p42", over(testbed.SCTP))
+	l := r.service("p42-local", over(testbed.SCTP), etpLocal)
+	s.endpoints(ready(r.A1), ready(r.B1))
+	l.endpoints(ready(r.A1), ready(r.B1))
+	r.settle()
+	r.expect(r.A2, s.C(), answeredBy(r.A1, r.B1).seeing(r.A2))
+	for _, f := range s.externals(r.N1) {
+		r.expect(r.Out, f, answeredBy(r.A1, r.B1).seeing(r.N1))
+	}
+	for _, f := range l.externals(r.N1) {
+		r.expect(r.Out, f, answeredBy(r.A1).seeing(r.Out))
+	}
+	held := r.holdTo(r.A2, s.C(), r.B1)
+	s.endpoints(ready(r.A1), terminating(r.B1))
+	r.settle()
+	r.expect(r.A2, s.C(), answeredBy(r.A1))
+	r.goOn("an association with an endpoint that drains", held)
+}
