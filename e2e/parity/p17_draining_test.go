@@ -21,7 +21,7 @@ func TestP17Draining(t *testing.T) {
 	s.endpoints(ready(r.A1), ready(r.B1))
 	r.settle()
 	held := append(r.holdTo(r.Out, s.V(), r.B1), r.holdTo(r.A2, s.C(), r.B1)...)
-	for range 3 {
+	for range 2 {
 		for _, step := range [][]endpoint{
 			{ready(r.A1), terminating(r.B1)},
 			{ready(r.A1), unready(r.B1)},

@@ -109,12 +109,15 @@ func (c *cluster) quiet(t *testing.T, server *testbed.Server) {
 func (c *cluster) busy(t *testing.T, server *testbed.Server) {
 	t.Helper()
 	server.Reset()
-	eventually(t, flowLimit, func() error {
+	err := await(startLimit, func() error {
 		if n := len(server.Seen()); n < 4 { // a pod and a masqueraded outside client, in each family
 			return fmt.Errorf("datagrams came from %v only", server.Seen())
 		}
 		return nil
 	})
+	if err != nil {
+		t.Fatalf("%v\nwhat the kernel knows:\n%s%s", err, c.nodes[0].run(t, "ipvsadm", "-Lnc"), c.nodes[0].run(t, "sh", "-c", "conntrack -L -p udp; conntrack -L -f ipv6 -p udp; ip -6 neigh"))
+	}
 }
 
 // TestUDPOneWay: senders that nobody answers stop reaching a pod when the last endpoint, a frontend or the Service
