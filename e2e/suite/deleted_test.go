@@ -129,7 +129,7 @@ func TestFlapping(t *testing.T) {
 	var held []*heldStream
 	for _, family := range []int{4, 6} {
 		for range 3 {
-			held = append(held, c.hold(t, testbed.TCP, frontend{clusterIP, m.at(family)}, "b2"))
+			held = append(held, c.hold(t, testbed.TCP, frontend{kind: clusterIP, addr: m.at(family)}, "b2"))
 		}
 	}
 	n1 := c.nodes[0]
