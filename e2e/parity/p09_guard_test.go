@@ -1,0 +1,78 @@
+//go:build e2e && linux
+
+package parity
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kube-hop/kube-hop/e2e/controlplane"
+	"github.com/kube-hop/kube-hop/e2e/testbed"
+)
+
+// hostPort is where a process of the node listens on all addresses, as an SSH server does.
+const hostPort = 2222
+
+// TestP09HostSockets: on a VIP nothing answers but the Service's ports, also while Services come and go.
+func TestP09HostSockets(t *testing.T) {
+	r := begin(t, "P09", "Host sockets do not answer on VIPs")
+	for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} {
+		_, err := r.N1.Serve(r.Context(), proto, hostPort)
+		r.must(err)
+	}
+	s := r.service("p09")
+	s.endpoints(pods(r.A1, r.B1)...)
+	r.settle()
+	for _, client := range []*testbed.Host{r.A2, r.N1, r.Out} {
+		for _, f := range []frontend{s.C(), s.V(), s.E()} {
+			for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} {
+				r.expect(client, f.onPort(hostPort).by(proto), refused())
+			}
+		}
+	}
+	s.delete()
+	r.hammerWhileChanging()
+}
+
+// hammerWhileChanging creates, changes and deletes a Service 200 times while the outside client asks for the node's
+// own port at its addresses. Its ClusterIP and its slices stay the same.
+func (r *row) hammerWhileChanging() {
+	r.Helper()
+	s := r.service("p09-rounds")
+	s.endpoints(ready(r.A1))
+	ctx, stop := context.WithCancel(r.Context())
+	var clients sync.WaitGroup
+	for _, f := range []frontend{s.V().onPort(hostPort), s.E().onPort(hostPort)} {
+		for _, dst := range f.at {
+			clients.Go(func() { r.hammer(ctx, f.name, dst) })
+		}
+	}
+	spec := s.Spec
+	for i := range 200 {
+		s.update(func(svc *corev1.Service) { svc.Spec.Ports[0].Port = int32(81 + i%7) })
+		r.must(controlplane.DeleteService(ctx, r.client, namespace, s.Name))
+		again := controlplane.NewService(namespace, s.Name, spec.Type)
+		again.Spec = spec
+		_, err := controlplane.ApplyService(ctx, r.client, again)
+		r.must(err)
+		s.ingress(s.balancer...)
+	}
+	r.settle()
+	stop()
+	clients.Wait()
+}
+
+// hammer asks again and again until ctx ends, and reports the first answer.
+func (r *row) hammer(ctx context.Context, name string, dst netip.AddrPort) {
+	for ctx.Err() == nil {
+		if a, err := r.Out.Ask(ctx, testbed.TCP, dst, testbed.Timeout(300*time.Millisecond)); err == nil {
+			r.Errorf("%s %s: the host socket answers: %+v", name, dst, a)
+			return
+		}
+	}
+}
