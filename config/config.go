@@ -29,6 +29,9 @@ type Config struct {
 	// Profiling serves /debug/pprof beside the metrics.
 	Profiling bool
 
+	// Estimation lets the kernel estimate rates for every virtual and real server.
+	Estimation bool
+
 	Timeouts  Timeouts
 	Conntrack Conntrack
 	Proxier   proxier.Config

@@ -23,6 +23,7 @@ type Flags struct {
 	MinSync      time.Duration
 	DrainTimeout time.Duration
 
+	Estimation    bool
 	TCPTimeout    time.Duration
 	TCPFinTimeout time.Duration
 	UDPTimeout    time.Duration
@@ -101,6 +102,7 @@ func (f *Flags) AddSource(fs *pflag.FlagSet) {
 // AddRender defines the flags on which the rendered state depends.
 func (f *Flags) AddRender(fs *pflag.FlagSet) {
 	fs.StringVar(&f.ProxyMode, "proxy-mode", "ipvs", "ipvs is the only mode so far")
+	fs.BoolVar(&f.Estimation, "ipvs-estimation", true, "let the kernel estimate the rates that ipvsadm --rate shows, which costs time for every real server (Linux 6.2 or newer can do without; counters go on)")
 	fs.StringVar(&f.Scheduler, "ipvs-scheduler", "rr", "IPVS scheduler of Services without annotation kube-hop.io/ipvs-scheduler")
 	fs.BoolVar(&f.MasqueradeAll, "masquerade-all", false, "masquerade all traffic to ClusterIPs")
 	fs.IntVar(&f.MasqueradeBit, "iptables-masquerade-bit", 14, "bit of the packet mark that asks for masquerading, 0 to 31")

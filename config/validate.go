@@ -31,6 +31,7 @@ func (f Flags) Config() (Config, error) {
 		ContentType: f.ContentType, Resync: f.ConfigSync, Profiling: f.Profiling,
 		HealthAddr:  v.listenAddress("--healthz-bind-address", f.HealthzBind, healthPort),
 		MetricsAddr: v.listenAddress("--metrics-bind-address", f.MetricsBind, metricsPort),
+		Estimation:  f.Estimation,
 		Timeouts:    Timeouts{TCP: f.TCPTimeout, TCPFin: f.TCPFinTimeout, UDP: f.UDPTimeout},
 		Conntrack: Conntrack{
 			MaxPerCore: f.ConntrackMaxPerCore, Min: f.ConntrackMin,

@@ -121,6 +121,7 @@ func (k *kernel) settings(c config.Config) func(context.Context) ([]string, erro
 	return func(ctx context.Context) ([]string, error) {
 		changes, problems := ipvsnl.Sysctls(ipvsnl.SysctlOptions{
 			IPv6:            k.Rules[lb.IPv6] != nil,
+			NoEstimation:    !c.Estimation,
 			TrackMaxPerCore: c.Conntrack.MaxPerCore, TrackMin: c.Conntrack.Min, TrackLiberal: c.Conntrack.TCPBeLiberal,
 		})
 		timeouts, more := k.table.EnsureTimeouts(ctx, timeouts(c), "")

@@ -20,6 +20,10 @@ type SysctlOptions struct {
 	Release string // kernel release such as 6.12.0-amd64; empty for the running kernel's
 	IPv6    bool   // whether IPv6 is forwarded too
 
+	// NoEstimation keeps the kernel from estimating rates for every virtual and real server all the time. Without it
+	// the setting is left as it is.
+	NoEstimation bool
+
 	// TrackMaxPerCore and TrackMin say how many connections can be tracked at least: so many for each online processor
 	// of the machine, and so many in all. The limit is raised, never lowered. Zero for TrackMaxPerCore: it is left alone.
 	TrackMaxPerCore, TrackMin int
@@ -80,6 +84,9 @@ func needed(o SysctlOptions) []sysctl {
 	list = append(list, sysctl{path: "net/ipv4/ip_forward", want: "1", required: true, why: "traffic is not forwarded to pods without it"})
 	if o.IPv6 {
 		list = append(list, sysctl{path: forwarding6, want: "1", required: true, why: "IPv6 traffic is not forwarded to pods without it"})
+	}
+	if o.NoEstimation { // Linux 6.2 brought the setting
+		list = append(list, sysctl{path: "net/ipv4/vs/run_estimation", want: "0", required: true, why: "estimating rates would go on for every virtual and real server"})
 	}
 	if o.TrackLiberal {
 		list = append(list, sysctl{path: trackLiberal, want: "1", required: true, why: "segments outside of the window would not be translated"})

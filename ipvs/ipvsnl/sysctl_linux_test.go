@@ -72,6 +72,25 @@ func TestSysctlsSet(t *testing.T) {
 	}
 }
 
+// TestNoEstimation: the setting is written only when asked to, and is a problem where the kernel lacks it.
+func TestNoEstimation(t *testing.T) {
+	const path = "net/ipv4/vs/run_estimation"
+	values := kernelDefaults()
+	values[path] = "1"
+	root := sysctlTree(t, values)
+	for _, off := range []bool{false, true} {
+		changed, problems := Sysctls(SysctlOptions{Root: root, Release: "6.12.0", NoEstimation: off})
+		wrote := slices.ContainsFunc(changed, func(c SysctlChange) bool { return c.Path == path && c.To == "0" })
+		if wrote != off || len(problems) > 0 {
+			t.Errorf("off %v: changed %v, problems %v", off, changed, problems)
+		}
+	}
+	_, problems := Sysctls(SysctlOptions{Root: sysctlTree(t, kernelDefaults()), Release: "6.1.0", NoEstimation: true})
+	if len(problems) != 1 || problems[0].Path != path {
+		t.Errorf("a kernel without the setting: %v", problems)
+	}
+}
+
 func TestConnReuseModeByRelease(t *testing.T) {
 	for release, want := range map[string]string{
 		"3.10.0-1160.el7.x86_64": "", "4.0.9": "", "4.1": "0", "4.19.0-26": "0", "5.8.18": "0",
