@@ -25,6 +25,10 @@ func (s subject) damages() []damage {
 		},
 	}
 	switch {
+	case s.kubeHop():
+		// It picks the endpoints for clients inside the cluster.
+		tables = append(tables, damage{name: "tables of nf_tables deleted", script: "nft list tables | grep kube-hop | while read t f n; do nft delete table $f $n; done"})
+		fallthrough
 	case s.ipvs:
 		return append([]damage{
 			{name: "virtual servers cleared", script: "ipvsadm -C"},
@@ -51,14 +55,17 @@ func (s subject) period(d string) string {
 
 func TestP45Drift(t *testing.T) {
 	r := begin(t, "P45", "State that others remove or change is repaired within a verification period, their own is left alone")
-	s := r.service("p45")
-	s.endpoints(pods(r.A1, r.B1)...)
+	s, views := r.service("p45"), r.service("p45-local", etpLocal)
+	for _, s := range []*service{s, views} {
+		s.endpoints(pods(r.A1, r.B1)...)
+	}
 	n := r.spare()
 	n.start(r.subject.period("2s"))
 	r.settle()
 	healthy := func() error {
 		for f, want := range map[*frontend]outcome{
 			new(s.C()): answeredBy(r.A1, r.B1).seeing(n.pod), new(s.V()): answeredBy(r.A1, r.B1).seeing(n.Host),
+			new(views.V()): answeredBy(r.A1, r.B1).seeing(n.pod),
 		} {
 			if err := r.check(n.pod, f.proto, f.at[0], want); err != nil {
 				return err
