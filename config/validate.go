@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/proxier"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
@@ -18,9 +18,6 @@ const (
 	healthPort  = 10256
 	metricsPort = 10249
 )
-
-// schedulers are the kernel's (net/netfilter/ipvs/ip_vs_*.c, Linux 6.12).
-var schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"} //nolint:gochecknoglobals // a constant table
 
 // Config checks the flags and returns the configuration, or every problem found, each with the flag, its value and
 // what is allowed.
@@ -88,7 +85,7 @@ func (f Flags) checkTimeouts(v *validator) {
 
 func (f Flags) render(v *validator) render.Config {
 	v.check(f.ProxyMode == "ipvs" || f.ProxyMode == "auto", "--proxy-mode", f.ProxyMode, "ipvs or auto")
-	v.check(slices.Contains(schedulers, f.Scheduler), "--ipvs-scheduler", f.Scheduler, "one of "+strings.Join(schedulers, ", "))
+	v.check(ipvs.HasScheduler(f.Scheduler), "--ipvs-scheduler", f.Scheduler, "one of "+strings.Join(ipvs.Schedulers(), ", "))
 	v.check(f.MasqueradeBit >= 0 && f.MasqueradeBit <= 31, "--iptables-masquerade-bit", f.MasqueradeBit, "0 to 31")
 	return render.Config{
 		Scheduler: f.Scheduler, MasqueradeAll: f.MasqueradeAll, MasqueradeBit: uint(f.MasqueradeBit) & 31, //nolint:gosec // checked above

@@ -19,6 +19,7 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	discoveryinformers "k8s.io/client-go/informers/discovery/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -35,6 +36,9 @@ type APIOptions struct {
 	// OnProblem is called once for each item of an object that cannot be used, and again if it was gone in between.
 	// Calls come from several goroutines; nil is fine.
 	OnProblem func(Problem)
+	// Metadata is what labels of Nodes are read with while a Service's weights look at them; without it such weights do not
+	// apply.
+	Metadata metadata.Interface
 }
 
 // API is the source that watches an API server.
@@ -61,7 +65,9 @@ func (a *API) Run(ctx context.Context, sink lb.Sink) error {
 	sink.SetNode(lb.Node{Name: a.opts.NodeName})
 	sink.SetServiceCIDRs(nil)
 
-	watches, err := a.watches(ctx, sink)
+	labels := newLabelWatch(a, sink)
+	defer labels.close()
+	watches, err := a.watches(ctx, sink, labels)
 	if err != nil {
 		return err
 	}
@@ -92,13 +98,13 @@ type watch struct {
 
 // watches builds the informers that must sync. Each has its own selector, so a shared factory would not share
 // anything; and none has an index, for nobody looks objects up.
-func (a *API) watches(ctx context.Context, sink lb.Sink) ([]watch, error) {
+func (a *API) watches(ctx context.Context, sink lb.Sink, labels *labelWatch) ([]watch, error) {
 	none := cache.Indexers{}
 	services, err := newWatch(ctx,
 		coreinformers.NewFilteredServiceInformer(a.client, metav1.NamespaceAll, a.opts.Resync, none, func(o *metav1.ListOptions) {
 			o.LabelSelector = "!" + LabelProxyName
 			o.FieldSelector = fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone).String()
-		}), a.services(ctx, sink))
+		}), a.services(ctx, sink, labels))
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +153,7 @@ func logWatchError(ctx context.Context, r *cache.Reflector, err error) {
 	}
 }
 
-func (a *API) services(ctx context.Context, sink lb.Sink) *resource[lb.Service] {
+func (a *API) services(ctx context.Context, sink lb.Sink, labels *labelWatch) *resource[lb.Service] {
 	return &resource[lb.Service]{
 		convert: func(obj any) (lb.Service, []Problem, bool) {
 			if s, ok := obj.(*corev1.Service); ok {
@@ -155,9 +161,15 @@ func (a *API) services(ctx context.Context, sink lb.Sink) *resource[lb.Service] 
 			}
 			return lb.Service{}, nil, false
 		},
-		equal:  lb.Service.Equal,
-		set:    func(_ lb.Name, s lb.Service) { sink.SetService(s) },
-		unset:  sink.DeleteService,
+		equal: lb.Service.Equal,
+		set: func(n lb.Name, s lb.Service) {
+			sink.SetService(s)
+			labels.use(ctx, n, s.WeighsByNode())
+		},
+		unset: func(n lb.Name) {
+			sink.DeleteService(n)
+			labels.use(ctx, n, false)
+		},
 		report: a.reporter(ctx),
 		noMeta: &metav1.ObjectMeta{},
 	}

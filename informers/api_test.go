@@ -317,7 +317,7 @@ func TestAPINeedsNodeName(t *testing.T) {
 }
 
 func TestResourceTransform(t *testing.T) {
-	r := NewAPI(nil, APIOptions{}).services(t.Context(), newRecorder())
+	r := NewAPI(nil, APIOptions{}).services(t.Context(), newRecorder(), newLabelWatch(&API{}, nil))
 	first, err := r.transform(webService())
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +337,7 @@ func TestResourceTransform(t *testing.T) {
 
 func TestResourceTombstones(t *testing.T) {
 	sink := newRecorder()
-	r := NewAPI(nil, APIOptions{}).services(t.Context(), sink)
+	r := NewAPI(nil, APIOptions{}).services(t.Context(), sink, newLabelWatch(&API{}, sink))
 	rec, err := r.transform(webService())
 	if err != nil {
 		t.Fatal(err)

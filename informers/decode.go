@@ -22,10 +22,16 @@ type object struct {
 	kind     string
 	name     lb.Name
 	document int
-	// value is a lb.Service, lb.EndpointSlice, lb.Node or []netip.Prefix; nil when a proxy has nothing to do with it.
+	// value is a lb.Service, lb.EndpointSlice, node or []netip.Prefix; nil when a proxy has nothing to do with it.
 	// Such objects are kept, for they too may be defined twice.
 	value    any
 	problems []Problem
+}
+
+// node is a Node with its labels, of which lb.Node has no need.
+type node struct {
+	lb.Node
+	labels map[string]string
 }
 
 // content is what a file holds.
@@ -187,7 +193,7 @@ func (d *decoder) typed(doc int, kind string, name lb.Name, data []byte) {
 		o.name.Namespace = ""
 		n := new(corev1.Node)
 		ok = d.decode(&o, data, n)
-		o.value = FromNode(n)
+		o.value = node{FromNode(n), n.Labels}
 	case "ServiceCIDR":
 		o.name.Namespace = ""
 		c := new(networkingv1.ServiceCIDR)

@@ -2,7 +2,9 @@ package informers
 
 import (
 	"net/netip"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/kube-hop/kube-hop/lb"
@@ -38,7 +40,18 @@ func FromEndpointSlice(obj *discoveryv1.EndpointSlice) (lb.EndpointSlice, []Prob
 		Family:    family,
 		Ports:     r.endpointPorts(obj.Ports),
 		Endpoints: r.endpoints(family, obj.Endpoints),
+		Triggered: triggered(obj),
 	}, r.problems, true
+}
+
+// triggered reads when the change happened that the slice follows. The endpoints controllers write it; others need not,
+// and what cannot be read is as good as missing.
+func triggered(obj *discoveryv1.EndpointSlice) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, obj.Annotations[corev1.EndpointsLastChangeTriggerTime])
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }
 
 // endpointPorts skips ports without name and without number. A nil number means "all ports" in the API, which no

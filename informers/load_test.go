@@ -86,11 +86,13 @@ func TestLoad(t *testing.T) {
 	want := Snapshot{
 		Services: []lb.Service{webModel()}, Slices: []lb.EndpointSlice{webSliceModel()},
 		Node:         lb.Node{Name: "node-1", Addresses: addrs("10.0.0.1")},
+		NodeLabels:   map[string]map[string]string{"node-1": {}},
 		ServiceCIDRs: ranges("10.96.0.0/12"),
 	}
 	if d := cmp.Diff(want, got, loosely); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
+	want.NodeLabels = nil // no Service looks at them
 	r := newRecorder()
 	got.Feed(r)
 	r.expect(t, "node node-1[10.0.0.1]", "cidrs [10.96.0.0/12]", "set default/web", "set slice default/web-1", "synced")

@@ -3,6 +3,8 @@ package informers
 import (
 	"strconv"
 	"strings"
+
+	"github.com/kube-hop/kube-hop/lb"
 )
 
 // maxValue is how many bytes of an offending value a [Problem] keeps; problems live as long as their object.
@@ -12,6 +14,9 @@ const maxValue = 128
 type Problem struct {
 	// Object is kind and name, such as "Service default/web".
 	Object string
+	// Service and UID name the Service that the item is of; empty for objects of other kinds.
+	Service lb.Name
+	UID     string
 	// Field is the path of the item, such as "spec.externalIPs[1]".
 	Field string
 	// Value is what was found there, shortened to 128 bytes; empty when nothing was.
@@ -67,20 +72,28 @@ func (p FileProblem) String() string { return p.Error() }
 // there is something to say.
 type report struct {
 	kind, namespace, name string
+	uid                   string // of a Service
 	problems              []Problem
 }
+
+// kindService is the kind whose problems are told by events too.
+const kindService = "Service"
 
 // add records one problem.
 func (r *report) add(field, value, allowed string) {
 	if len(value) > maxValue {
 		value = strings.ToValidUTF8(value[:maxValue], "") + "..."
 	}
-	r.problems = append(r.problems, Problem{
+	p := Problem{
 		Object:  objectName(r.kind, r.namespace, r.name),
 		Field:   field,
 		Value:   value,
 		Allowed: allowed,
-	})
+	}
+	if r.kind == kindService {
+		p.Service, p.UID = lb.Name{Namespace: r.namespace, Name: r.name}, r.uid
+	}
+	r.problems = append(r.problems, p)
 }
 
 // objectName prints an object as logs and problems name it.

@@ -16,10 +16,6 @@ const (
 	// LabelProxyName marks a Service that another proxy serves, whatever its value. Source: k8s.io/kubernetes
 	// pkg/proxy/apis/well_known_labels.go.
 	LabelProxyName = "service.kubernetes.io/service-proxy-name"
-	// AnnotationScheduler names the IPVS scheduler of a Service.
-	AnnotationScheduler = "kube-hop.io/ipvs-scheduler"
-	// AnnotationSchedulerKubeRouter is read when AnnotationScheduler is not there. Source: kube-router user guide.
-	AnnotationSchedulerKubeRouter = "kube-router.io/service.scheduler"
 )
 
 const (
@@ -27,15 +23,13 @@ const (
 	defaultAffinity = time.Duration(corev1.DefaultClientIPServiceAffinitySeconds) * time.Second
 	// maxAffinity is the longest timeout in seconds that the API admits: core/v1 ClientIPConfig.
 	maxAffinity = 86400
-	// maxScheduler is IP_VS_SCHEDNAME_MAXLEN of linux/ip_vs.h, without the closing zero.
-	maxScheduler = 15
 )
 
 // FromService translates a Service. The bool is false when no frontend of it may be programmed: it is headless, an
 // ExternalName, without clusterIP or without name, or another proxy serves it. Addresses keep their order and are
 // not deduplicated.
 func FromService(obj *corev1.Service) (lb.Service, []Problem, bool) {
-	r := &report{kind: "Service", namespace: obj.Namespace, name: obj.Name}
+	r := &report{kind: kindService, namespace: obj.Namespace, name: obj.Name, uid: string(obj.UID)}
 	if !isProxied(obj) {
 		return lb.Service{}, nil, false
 	}
@@ -55,7 +49,10 @@ func FromService(obj *corev1.Service) (lb.Service, []Problem, bool) {
 		ExternalLocal:   r.externalLocal(spec),
 		Affinity:        r.affinity(spec),
 		Scheduler:       r.scheduler(obj.Annotations),
+		Weights:         r.weights(obj.Annotations),
+		LocalListener:   r.localListener(obj.Annotations),
 	}
+	s.SchedulerFlags = r.schedulerFlags(obj.Annotations, s)
 	if !obj.CreationTimestamp.IsZero() {
 		s.Created = obj.CreationTimestamp.Unix()
 	}
@@ -222,21 +219,4 @@ func (r *report) affinity(spec *corev1.ServiceSpec) time.Duration {
 		return defaultAffinity
 	}
 	return time.Duration(n) * time.Second
-}
-
-// scheduler reads the annotation. Whether the kernel has the scheduler is for others to find out; here only a text
-// that can be a scheduler name passes.
-func (r *report) scheduler(annotations map[string]string) string {
-	key := AnnotationScheduler
-	s, ok := annotations[key]
-	if !ok {
-		key = AnnotationSchedulerKubeRouter
-		s = annotations[key]
-	}
-	s = strings.TrimSpace(s)
-	if len(s) > maxScheduler || strings.ContainsFunc(s, func(c rune) bool { return c < 'a' || c > 'z' }) {
-		r.add("metadata.annotations["+key+"]", s, "must be 1 to 15 letters a to z")
-		return ""
-	}
-	return s
 }

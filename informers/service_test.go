@@ -354,3 +354,78 @@ func TestFromServiceScheduler(t *testing.T) {
 		t.Run(c.name, c.run)
 	}
 }
+
+func TestFromServiceWeights(t *testing.T) {
+	annotated := func(text string) func(*corev1.Service) {
+		return func(s *corev1.Service) { s.Annotations = map[string]string{AnnotationWeights: text} }
+	}
+	are := func(rules ...lb.WeightRule) func(*lb.Service) { return func(s *lb.Service) { s.Weights = rules } }
+	problem := func(entry, allowed string) []string {
+		return []string{`Service default/web: metadata.annotations[kube-hop.io/weights]: "` + entry + `": ` + allowed + `; no rule of this annotation counts; ignored`}
+	}
+	const selectors = "must select by local, zone=ZONE, node-label/KEY=VALUE or default"
+	const number = "must have a weight from 0 to 65535 behind the colon"
+	for _, c := range []serviceCase{
+		{name: "empty", change: annotated(" , "), want: are()},
+		{
+			name:   "every kind",
+			change: annotated("zone=eu-1a:3, node-label/example.com/disk=ssd : 65535 ,node-label/gpu=:2,local:7,default:0"),
+			want: are(
+				lb.WeightRule{Kind: lb.WeightZone, Value: "eu-1a", Weight: 3},
+				lb.WeightRule{Kind: lb.WeightNodeLabel, Key: "example.com/disk", Value: "ssd", Weight: 65535},
+				lb.WeightRule{Kind: lb.WeightNodeLabel, Key: "gpu", Weight: 2},
+				lb.WeightRule{Kind: lb.WeightLocal, Weight: 7},
+				lb.WeightRule{Kind: lb.WeightDefault},
+			),
+		},
+		{name: "one wrong rule", change: annotated("zone=a:3,zone=b"), problems: problem("zone=b", "must be a selector, a colon and a weight, such as zone=a:3")},
+		{name: "too large", change: annotated("zone=a:65536"), problems: problem("zone=a:65536", number)},
+		{name: "negative", change: annotated("default:-1"), problems: problem("default:-1", number)},
+		{name: "no number", change: annotated("default:x"), problems: problem("default:x", number)},
+		{name: "no zone", change: annotated("zone=:1"), problems: problem("zone=:1", selectors)},
+		{name: "no label", change: annotated("node-label/=a:1"), problems: problem("node-label/=a:1", selectors)},
+		{name: "no value", change: annotated("node-label/a:1"), problems: problem("node-label/a:1", selectors)},
+		{name: "unknown", change: annotated("region=a:1"), problems: problem("region=a:1", selectors)},
+	} {
+		t.Run(c.name, c.run)
+	}
+}
+
+func TestFromServiceSchedulerFlags(t *testing.T) {
+	annotated := func(text string, changes ...func(*corev1.Service)) func(*corev1.Service) {
+		return func(s *corev1.Service) {
+			s.Annotations = map[string]string{AnnotationSchedulerFlags: text}
+			for _, c := range changes {
+				c(s)
+			}
+		}
+	}
+	are := func(f lb.SchedulerFlags, changes ...func(*lb.Service)) func(*lb.Service) {
+		return func(s *lb.Service) {
+			s.SchedulerFlags = f | lb.SchedulerFlagsSet
+			for _, c := range changes {
+				c(s)
+			}
+		}
+	}
+	udp := func(s *corev1.Service) { s.Spec.Ports[0].Protocol = corev1.ProtocolUDP }
+	isUDP := func(s *lb.Service) { s.Ports[0].Proto = lb.UDP }
+	sticky := func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }
+	isSticky := func(s *lb.Service) { s.Affinity = 3 * time.Hour }
+	const path = `Service default/web: metadata.annotations[kube-hop.io/ipvs-scheduler-flags]: `
+	const onlyUDP = `"ops": is for Services that have only UDP ports and no session affinity; ignored`
+	for _, c := range []serviceCase{
+		{name: "none", change: annotated(""), want: are(0)},
+		{name: "sh", change: annotated("sh-port, sh-fallback"), want: are(lb.HashPort)},
+		{name: "mh", change: annotated("mh-port"), want: are(lb.HashPort)},
+		{name: "ops", change: annotated("ops", udp), want: are(lb.OnePacket, isUDP)},
+		{name: "ops for TCP", change: annotated("ops,sh-port"), want: are(lb.HashPort), problems: []string{path + onlyUDP}},
+		{name: "ops with affinity", change: annotated("ops", udp, sticky), want: are(0, isUDP, isSticky), problems: []string{path + onlyUDP}},
+		{
+			name: "unknown", change: annotated("flag-1"), want: are(0),
+			problems: []string{path + `"flag-1": must be sh-port, sh-fallback, mh-port, mh-fallback or ops; ignored`},
+		},
+	} {
+		t.Run(c.name, c.run)
+	}
+}

@@ -63,6 +63,10 @@ func (r *recorder) SetNode(n lb.Node) {
 	r.record(fmt.Sprint("node ", n.Name, n.Addresses), func() { r.node = n })
 }
 
+func (r *recorder) SetNodeLabels(node string, labels map[string]string) {
+	r.record(fmt.Sprint("labels of ", node, " ", labels), func() {})
+}
+
 func (r *recorder) SetServiceCIDRs(p []netip.Prefix) {
 	r.record(fmt.Sprint("cidrs ", p), func() { r.cidrs = p })
 }

@@ -3,6 +3,7 @@ package informers
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +19,8 @@ type Snapshot struct {
 	Slices   []lb.EndpointSlice
 	// Node has only a name when the folder has no Node of that name.
 	Node lb.Node
+	// NodeLabels are the labels of all Nodes, by name.
+	NodeLabels map[string]map[string]string
 	// ServiceCIDRs are the ranges of all ServiceCIDR objects, sorted, each once.
 	ServiceCIDRs []netip.Prefix
 	// Problems are items of objects that were left out, in the order of the files.
@@ -47,6 +50,7 @@ func load(files *fileSet) (Snapshot, []FileProblem, error) {
 func (s Snapshot) Feed(sink lb.Sink) {
 	sink.SetNode(s.Node)
 	sink.SetServiceCIDRs(s.ServiceCIDRs)
+	s.feedLabels(Snapshot{}, sink)
 	for _, svc := range s.Services {
 		sink.SetService(svc)
 	}
@@ -64,8 +68,30 @@ func (s Snapshot) feedSince(old Snapshot, sink lb.Sink) {
 	if !slices.Equal(s.ServiceCIDRs, old.ServiceCIDRs) {
 		sink.SetServiceCIDRs(s.ServiceCIDRs)
 	}
+	s.feedLabels(old, sink)
 	feedChanged(old.Services, s.Services, serviceName, lb.Service.Equal, sink.SetService, sink.DeleteService)
 	feedChanged(old.Slices, s.Slices, sliceName, lb.EndpointSlice.Equal, sink.SetEndpointSlice, sink.DeleteEndpointSlice)
+}
+
+// feedLabels hands over the labels of nodes, as far as they differ, if a Service's weights look at any.
+func (s Snapshot) feedLabels(old Snapshot, sink lb.Sink) {
+	looksAt := func(s Snapshot) map[string]map[string]string {
+		if slices.ContainsFunc(s.Services, lb.Service.WeighsByNode) {
+			return s.NodeLabels
+		}
+		return nil
+	}
+	before, after := looksAt(old), looksAt(s)
+	for node, labels := range after {
+		if was, known := before[node]; !known || !maps.Equal(was, labels) {
+			sink.SetNodeLabels(node, labels)
+		}
+	}
+	for node := range before {
+		if _, ok := after[node]; !ok {
+			sink.SetNodeLabels(node, nil)
+		}
+	}
 }
 
 func serviceName(s lb.Service) lb.Name     { return s.Name }
@@ -101,7 +127,7 @@ func merge(files []*file, nodeName string) (Snapshot, []FileProblem) {
 		kind string
 		name lb.Name
 	}
-	s := Snapshot{Node: lb.Node{Name: nodeName}}
+	s := Snapshot{Node: lb.Node{Name: nodeName}, NodeLabels: map[string]map[string]string{}}
 	var problems []FileProblem
 	ranges := map[lb.Name][]netip.Prefix{}
 	first := map[key]string{}
@@ -134,9 +160,13 @@ func (s *Snapshot) add(o object, ranges map[lb.Name][]netip.Prefix) {
 		s.Services = append(s.Services, v)
 	case lb.EndpointSlice:
 		s.Slices = append(s.Slices, v)
-	case lb.Node:
+	case node:
 		if v.Name == s.Node.Name {
-			s.Node = v
+			s.Node = v.Node
+		}
+		s.NodeLabels[v.Name] = v.labels
+		if v.labels == nil {
+			s.NodeLabels[v.Name] = map[string]string{}
 		}
 	case []netip.Prefix:
 		ranges[o.name] = v

@@ -18,12 +18,14 @@ const (
 	DeleteReal
 	Bind
 	Unbind
+	BindPort
+	UnbindPort
 )
 
 var verbs = [...]string{ //nolint:gochecknoglobals // a constant table
 	AddVirtual: "add virtual server", EditVirtual: "edit virtual server", DeleteVirtual: "delete virtual server",
 	AddReal: "add real server", EditReal: "edit real server", DeleteReal: "delete real server",
-	Bind: "bind", Unbind: "unbind",
+	Bind: "bind", Unbind: "unbind", BindPort: "bind port", UnbindPort: "unbind port",
 }
 
 // String returns words such as "add real server".
@@ -36,7 +38,7 @@ func (v Verb) String() string {
 
 // Op is one operation. Which fields count depends on the verb: Key for all but Bind and Unbind, Config for
 // AddVirtual and EditVirtual, Real for the three on real servers (its weight not for DeleteReal), Prefix for Bind
-// and Unbind, Source for Bind.
+// and Unbind, Source for Bind and BindPort.
 type Op struct {
 	Verb   Verb
 	Key    Key
@@ -61,6 +63,11 @@ func (o Op) String() string {
 			return fmt.Sprintf("%s %s source %s", o.Verb, o.Prefix, o.Source)
 		}
 		return fmt.Sprintf("%s %s", o.Verb, o.Prefix)
+	case BindPort:
+		if o.Source.IsValid() {
+			return fmt.Sprintf("%s %s source %s", o.Verb, o.Key, o.Source)
+		}
+		return fmt.Sprintf("%s %s", o.Verb, o.Key)
 	case Unbind:
 		return fmt.Sprintf("%s %s", o.Verb, o.Prefix)
 	default:

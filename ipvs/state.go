@@ -60,10 +60,12 @@ func (v VirtualServer) Equal(o VirtualServer) bool {
 }
 
 // State is everything in one network namespace. Bound maps the prefixes that were made local on our device to the
-// source address that connections from the node itself to them use (invalid: the kernel chooses).
+// source address that connections from the node itself to them use (invalid: the kernel chooses). Ports does the same for
+// single ports of addresses that are otherwise not local, such as those of another host on the node's network.
 type State struct {
 	Virtual map[Key]VirtualServer
 	Bound   map[netip.Prefix]netip.Addr
+	Ports   map[Key]netip.Addr
 }
 
 // Conns counts the connections of one real server.

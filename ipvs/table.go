@@ -1,22 +1,19 @@
 package ipvs
 
-import (
-	"context"
-	"net/netip"
-)
+import "context"
 
 // Table is the IPVS state of one network namespace, ours and that of others. Its methods may be called from several
 // goroutines.
 type Table interface {
-	// Dump returns every virtual server in the namespace, ours or not, and every prefix bound to our device. A
+	// Dump returns every virtual server in the namespace, ours or not, and every prefix and port bound to our device. A
 	// namespace where nothing was ever programmed gives an empty state.
 	Dump(ctx context.Context) (State, error)
 
 	// Read returns those of the virtual servers that exist: what Dump says of them, at the cost of a few.
 	Read(ctx context.Context, keys []Key) (map[Key]VirtualServer, error)
 
-	// Bound returns every prefix bound to our device with its source, as Dump does.
-	Bound(ctx context.Context) (map[netip.Prefix]netip.Addr, error)
+	// Bound returns what is bound, prefixes and ports, as Dump does, and no virtual servers.
+	Bound(ctx context.Context) (State, error)
 
 	// Apply tries every operation, in order, whatever becomes of the others, and returns those that failed (nil if
 	// none did). Operations are idempotent: adding what is present makes it equal to what was asked (a virtual

@@ -37,6 +37,10 @@ func (o Op) Validate() error {
 		return errors.Join(validatePrefix(o.Prefix), validateSource(o.Prefix, o.Source))
 	case Unbind:
 		return validatePrefix(o.Prefix)
+	case BindPort:
+		return errors.Join(o.Key.validatePort(), validateSource(host(o.Key.Addr), o.Source))
+	case UnbindPort:
+		return o.Key.validatePort()
 	}
 	return invalid("unknown %s", o.Verb)
 }
@@ -64,6 +68,17 @@ func (k Key) validate() error {
 	}
 	return invalid("virtual server of %s", k.Proto)
 }
+
+// validatePort is validate for a port that is made local; port 0 would be all of them.
+func (k Key) validatePort() error {
+	if k.Mark != 0 || k.Port == 0 {
+		return invalid("port of %s", k)
+	}
+	return k.validate()
+}
+
+// host returns the full-length prefix of an address, the zero Prefix for an invalid one.
+func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 func (c Config) validate() error {
 	if c.Scheduler == "" || len(c.Scheduler) > maxScheduler || strings.ContainsRune(c.Scheduler, 0) {

@@ -3,6 +3,7 @@ package lb
 import (
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // EndpointSlice is one EndpointSlice object, with what a proxy does not use left out.
@@ -13,6 +14,9 @@ type EndpointSlice struct {
 	Family    Family
 	Ports     []EndpointPort
 	Endpoints []Endpoint
+	// Triggered is when the change happened that the slice follows, such as a pod that became ready; zero if unknown. It
+	// is for measuring, and Equal does not look at it.
+	Triggered time.Time
 }
 
 // EndpointPort is one port of a slice. It belongs to the Service port of the same name and protocol; the number

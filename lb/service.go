@@ -36,6 +36,13 @@ type Service struct {
 	HealthCheckNodePort uint16
 	// Scheduler is the IPVS scheduler asked for by annotation; empty means the node's default.
 	Scheduler string
+	// SchedulerFlags are the flags asked for by annotation.
+	SchedulerFlags SchedulerFlags
+	// LocalListener leaves a ClusterIP to the node while the node has it on an interface, for a cache in front of the
+	// Service such as NodeLocal DNSCache.
+	LocalListener bool
+	// Weights give endpoints their weight; the first that matches counts, without one it is 1.
+	Weights []WeightRule
 }
 
 // ServicePort is one port of a Service.
@@ -57,7 +64,8 @@ func (s Service) Equal(o Service) bool {
 		slices.Equal(s.SourceRanges, o.SourceRanges) &&
 		slices.Equal(s.Ports, o.Ports) &&
 		s.InternalLocal == o.InternalLocal && s.ExternalLocal == o.ExternalLocal &&
-		s.Affinity == o.Affinity && s.HealthCheckNodePort == o.HealthCheckNodePort && s.Scheduler == o.Scheduler
+		s.Affinity == o.Affinity && s.HealthCheckNodePort == o.HealthCheckNodePort && s.Scheduler == o.Scheduler &&
+		s.SchedulerFlags == o.SchedulerFlags && s.LocalListener == o.LocalListener && slices.Equal(s.Weights, o.Weights)
 }
 
 // ClusterIP returns the cluster IP of a family.

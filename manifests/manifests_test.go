@@ -63,6 +63,7 @@ func TestRightsAreThoseOfTheInformers(t *testing.T) {
 	want := map[string]string{
 		"/services": "list,watch", "/nodes": "get,list,watch",
 		"discovery.k8s.io/endpointslices": "list,watch", "networking.k8s.io/servicecidrs": "list,watch",
+		"events.k8s.io/events": "create,patch,update", // client-go's recorder
 	}
 	for k, v := range want {
 		if got[k] != v {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -42,7 +43,23 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 		for _, a := range args {
 			addrs = append(addrs, netip.MustParseAddr(a))
 		}
+		slices.SortFunc(addrs, netip.Addr.Compare)
 		machineOf(ts).daemon.Tracker.SetLocalAddresses(addrs)
+	},
+	"labels": func(ts *testscript.TestScript, _ bool, args []string) {
+		labels := map[string]string{}
+		for _, a := range args[1:] {
+			key, value, _ := strings.Cut(a, "=")
+			labels[key] = value
+		}
+		machineOf(ts).daemon.Tracker.SetNodeLabels(args[0], labels)
+	},
+	"networks": func(ts *testscript.TestScript, _ bool, args []string) {
+		var networks []netip.Prefix
+		for _, a := range args {
+			networks = append(networks, netip.MustParsePrefix(a))
+		}
+		machineOf(ts).daemon.Tracker.SetNetworks(networks)
 	},
 	"sync":   func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.daemon.Sync) },
 	"verify": func(ts *testscript.TestScript, _ bool, _ []string) { m := machineOf(ts); m.settle(m.daemon.Verify) },
@@ -104,9 +121,27 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 			fmt.Fprintln(ts.Stdout(), f.Client, f.Dst, f.Server)
 		}
 	},
+	"events": func(ts *testscript.TestScript, _ bool, _ []string) {
+		out := ts.Stdout() // asked for in any case, or what was printed before would stay
+		for _, e := range machineOf(ts).events.Take() {
+			fmt.Fprintln(out, e)
+		}
+	},
 	"kernel": changeKernel,
 	"conns":  setConns,
 	"metric": checkMetric,
+	"healthchecks": func(ts *testscript.TestScript, _ bool, _ []string) {
+		out, health := ts.Stdout(), machineOf(ts).health
+		for _, n := range slices.SortedFunc(maps.Keys(health), lb.Name.Compare) {
+			for _, c := range health[n] {
+				where := "all addresses"
+				if c.Addrs != nil {
+					where = fmt.Sprint(c.Addrs)
+				}
+				fmt.Fprintf(out, "%s %s port %d at %s: %d local endpoints\n", n, c.Family, c.Port, where, c.Local)
+			}
+		}
+	},
 	"healthy": func(ts *testscript.TestScript, neg bool, _ []string) {
 		if ok, _ := machineOf(ts).daemon.Status.Healthy(); ok == neg {
 			ts.Fatalf("healthy is %v", ok)
@@ -262,6 +297,8 @@ func changeKernel(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	case "add-virtual":
 		do(ipvs.Op{Verb: ipvs.AddVirtual, Key: key(ts, args[1], args[2]), Config: ipvs.Config{Scheduler: "wlc"}})
+	case "delete-virtual":
+		do(ipvs.Op{Verb: ipvs.DeleteVirtual, Key: key(ts, args[1], args[2])})
 	case "set-weight":
 		w, err := strconv.Atoi(args[4])
 		ts.Check(err)
@@ -271,6 +308,9 @@ func changeKernel(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		for p := range s.Bound {
 			do(ipvs.Op{Verb: ipvs.Unbind, Prefix: p})
+		}
+		for k := range s.Ports {
+			do(ipvs.Op{Verb: ipvs.UnbindPort, Key: k})
 		}
 	case "flush-set":
 		m.sets.Clear(args[1])

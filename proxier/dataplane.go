@@ -30,6 +30,8 @@ type Dataplane struct {
 	// Sysctls sets the kernel settings that differ from what IPVS needs. It returns what it changed, a line each,
 	// and what it could not change. It may be nil.
 	Sysctls func(ctx context.Context) (changed []string, err error)
+	// Scheduler returns why the kernel has no IPVS scheduler of a name, nil if it has. It may be nil: all are there.
+	Scheduler func(ctx context.Context, name string) error
 }
 
 // families returns the served families in order.

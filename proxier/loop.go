@@ -50,6 +50,9 @@ func (p *Proxier) untilChore() time.Duration {
 	if len(p.flows.keys) > 0 {
 		wait = min(wait, p.flows.next.Sub(p.now()))
 	}
+	if len(p.health.failing) > 0 {
+		wait = min(wait, p.health.retryAt.Sub(p.now()))
+	}
 	return max(wait, 0)
 }
 
@@ -63,6 +66,7 @@ func (p *Proxier) chores(ctx context.Context) {
 	if !p.flows.next.After(p.now()) {
 		p.ExpireFlows(ctx)
 	}
+	p.serveHealthChecks(ctx)
 }
 
 func (p *Proxier) noteQueued() {

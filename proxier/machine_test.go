@@ -17,6 +17,7 @@ import (
 
 	"github.com/kube-hop/kube-hop/config"
 	"github.com/kube-hop/kube-hop/conntrack/conntracktest"
+	"github.com/kube-hop/kube-hop/events/eventstest"
 	"github.com/kube-hop/kube-hop/informers"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/iptables/iptablestest"
@@ -50,7 +51,9 @@ type machine struct {
 
 	daemon  *proxier.Proxier
 	metrics *metrics.Metrics
-	objects informers.Snapshot // what was applied so far, for a daemon that starts later
+	events  eventstest.Recorder
+	health  map[lb.Name][]lb.HealthCheck // what is served at healthCheckNodePorts
+	objects informers.Snapshot           // what was applied so far, for a daemon that starts later
 	last    render.Plan
 }
 
@@ -108,8 +111,17 @@ func (m *machine) start(args []string) error {
 		m.sysctls = nil
 		return changed, nil
 	}
+	plane.Scheduler = func(_ context.Context, name string) error {
+		if m.refuses("scheduler " + name) {
+			return errRefused
+		}
+		return nil
+	}
+	m.health = map[lb.Name][]lb.HealthCheck{} // servers end with their daemon
 	m.metrics = metrics.New()
 	m.daemon = proxier.New(c.Proxier, plane, m.metrics, func() time.Time { return m.now })
+	m.daemon.Events = &m.events
+	m.daemon.HealthServers = m
 	m.daemon.Tracker.SetLocalAddresses(nodeAddresses)
 	m.objects.Feed(m.daemon.Tracker)
 	return nil
@@ -197,6 +209,20 @@ func (r refusingTables) Apply(ctx context.Context, ops []nftables.Op) []*nftable
 		out = append(out, r.Tables.Apply(ctx, []nftables.Op{op})...)
 	}
 	return out
+}
+
+// Apply implements proxier.HealthServers: ports that the script refused are taken.
+func (m *machine) Apply(_ context.Context, service lb.Name, want []lb.HealthCheck) error {
+	delete(m.health, service)
+	for _, c := range want {
+		if m.refuses(fmt.Sprintf("health check %d", c.Port)) {
+			return errRefused
+		}
+	}
+	if len(want) > 0 {
+		m.health[service] = want
+	}
+	return nil
 }
 
 func (m *machine) refuses(op string) bool { return m.refused != "" && strings.Contains(op, m.refused) }

@@ -3,6 +3,7 @@ package proxier
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"github.com/kube-hop/kube-hop/events"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
@@ -46,6 +48,10 @@ type Proxier struct {
 	Status  *Status
 	// Observe, if set, is called with the operations that took effect, in order.
 	Observe func(render.Plan)
+	// Events takes what people should know. Set it before Run; without it the log has to do.
+	Events events.Sink
+	// HealthServers serves healthCheckNodePorts. Set it before Run; without it none is served.
+	HealthServers HealthServers
 
 	facts   render.Facts
 	model   *render.Model
@@ -54,6 +60,14 @@ type Proxier struct {
 	drains  map[drainKey]*drain
 	lingers map[netip.Prefix]time.Time // until when
 	flows   staleFlows
+	health  healthChecks
+
+	schedulers schedulers
+	noWeights  map[lb.Name]bool // Services whose weights are all 0
+	// foreign are the virtual servers of others, as far as they were seen; clashes the Services that claim one.
+	foreign map[ipvs.Key]struct{}
+	clashes map[ipvs.Key]lb.Name
+
 	// rules are those in place. Families without an entry are not exposed.
 	rules   map[lb.Family]iptables.Ruleset
 	tables  []nftables.Table // those in place
@@ -64,9 +78,11 @@ type Proxier struct {
 // New returns a proxier that has done nothing yet.
 func New(cfg Config, plane Dataplane, m *metrics.Metrics, now func() time.Time) *Proxier {
 	tracker := NewTracker(now)
+	m.Pending(func() int { return tracker.Pending().Services }, func() int { return tracker.Pending().Endpoints })
 	return &Proxier{
 		cfg: cfg, plane: plane, metrics: m, now: now,
 		Tracker: tracker,
+		Events:  events.Discard{},
 		Status:  newStatus(now, 2*cfg.SyncPeriod, func() time.Time { return tracker.Pending().Since }),
 		model:   render.NewModel(render.Facts{}, cfg.Render),
 		state:   render.NewState(),
@@ -74,7 +90,11 @@ func New(cfg Config, plane Dataplane, m *metrics.Metrics, now func() time.Time) 
 		drains:  map[drainKey]*drain{},
 		lingers: map[netip.Prefix]time.Time{},
 		flows:   staleFlows{keys: map[ipvs.Key]struct{}{}},
-		rules:   map[lb.Family]iptables.Ruleset{},
+		health:  newHealthChecks(),
+
+		schedulers: newSchedulers(), noWeights: map[lb.Name]bool{},
+		foreign: map[ipvs.Key]struct{}{}, clashes: map[ipvs.Key]lb.Name{},
+		rules: map[lb.Family]iptables.Ruleset{},
 	}
 }
 
@@ -95,6 +115,7 @@ func (p *Proxier) Sync(ctx context.Context) {
 		touched = append(touched, p.reviewBound(ctx)...)
 	}
 	touched = append(touched, p.retries.due(start)...)
+	p.noticeForeign(ctx, touched)
 	p.finish(ctx, start, batch.Changes, p.converge(ctx, touched))
 }
 
@@ -127,10 +148,14 @@ func (p *Proxier) update(ctx context.Context, b Batch) []render.Touched {
 		klog.FromContext(ctx).V(2).Info("Node facts changed", "node", p.facts.Node.Name, "zone", p.facts.Node.Zone,
 			"nodePortAddresses", p.facts.NodePorts, "serviceCIDRs", p.facts.ServiceCIDRs)
 	}
+	p.facts.NodeLabels = b.NodeLabels
+	p.model.SetNodeLabels(b.NodeLabels)
 	touched := make([]render.Touched, 0, len(b.Changed)+1)
 	for _, o := range b.Changed {
-		t := p.model.Update(o.Name, o.Service, o.Slices, o.Exists)
+		t := p.model.Update(o.Name, p.usable(ctx, o), o.Slices, o.Exists)
 		p.reportConflicts(ctx, t.Keys)
+		p.reportWeights(ctx, o)
+		p.health.note(o, p.facts, p.cfg.Render)
 		touched = append(touched, t)
 	}
 	if b.FactsChanged {
@@ -164,18 +189,20 @@ func (p *Proxier) factsOf(b Batch) render.Facts {
 		local = slices.Clone(b.Node.Addresses) // not told (rendering without a kernel): the Node object has to do
 		slices.SortFunc(local, netip.Addr.Compare)
 	}
+	own := outside(local, b.ServiceCIDRs)
 	node := b.Node
 	node.Name = p.cfg.NodeName
 	facts := render.Facts{
 		Node:         node,
 		Local:        local,
-		NodePorts:    p.cfg.NodePorts.Select(local, node),
+		OnLink:       b.OnLink,
+		NodePorts:    p.cfg.NodePorts.Select(own, node),
 		ServiceCIDRs: b.ServiceCIDRs,
 	}
 	if !p.cfg.Render.Loopback {
 		return facts
 	}
-	facts.Loopback = p.cfg.NodePorts.Loopback(local, node)
+	facts.Loopback = p.cfg.NodePorts.Loopback(own, node)
 	for _, a := range facts.Loopback {
 		if !slices.Contains(facts.NodePorts, a) {
 			facts.NodePorts = append(facts.NodePorts, a) // a stand-in
@@ -184,18 +211,32 @@ func (p *Proxier) factsOf(b Batch) render.Facts {
 	return facts
 }
 
+// outside returns the addresses that lie in none of the ranges: an address of a ServiceCIDR is a Service's, whoever has
+// it, and node ports are not for it.
+func outside(addrs []netip.Addr, ranges []netip.Prefix) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
+		return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Contains(a) })
+	})
+}
+
 func (p *Proxier) reportConflicts(ctx context.Context, keys []ipvs.Key) {
 	for _, c := range p.model.Conflicts(keys) {
 		p.metrics.Conflicts.Inc()
 		klog.FromContext(ctx).Info("Frontend is claimed by two Services; the older one keeps it",
 			"virtualServer", c.Key, "service", c.Owner, "withoutIt", c.Loser)
+		p.event(c.Loser, events.FrontendConflict, fmt.Sprintf("%s is served for Service %s, which has the older claim to it", c.Key, c.Owner))
 	}
+}
+
+// event tells people about a Service.
+func (p *Proxier) event(service lb.Name, reason events.Reason, message string) {
+	p.Events.Report(events.Event{Service: service, UID: p.Tracker.uid(service), Reason: reason, Message: message})
 }
 
 // apply runs a plan and keeps the books: the shadow holds what the kernel accepted, the retry queue what it did not.
 // It returns how many operations took effect.
 func (p *Proxier) apply(ctx context.Context, plan render.Plan, touched []render.Touched) int {
-	plan = p.withhold(plan)
+	plan = p.withhold(ctx, plan)
 	n := 0
 	failures := p.plane.run(ctx, plan, func(done render.Plan) {
 		p.state.Record(done...)
@@ -257,16 +298,22 @@ func (p *Proxier) noteFailures(ctx context.Context, failures []failure) map[obje
 			continue
 		}
 		failing[o] = true
-		p.retries.failed(o, f.op.Service, p.now())
+		if first := p.retries.failed(o, f.op.Service, p.now()); first && f.op.Service != (lb.Name{}) && !errors.Is(f.err, errWithheld) {
+			p.event(f.op.Service, events.NotProgrammed, fmt.Sprintf("the kernel of the node refused an operation, which will be retried: %v", f.err))
+		}
 	}
 	return failing
 }
 
 // finish updates metrics and status after a sync.
 func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, operations int) {
+	p.serveHealthChecks(ctx)
 	took := p.now().Sub(start)
 	p.metrics.ServiceChanges.Add(float64(c.Services))
 	p.metrics.EndpointChanges.Add(float64(c.Endpoints))
+	for policy, n := range p.model.WithoutLocal() {
+		p.metrics.NoLocal.WithLabelValues(policy.String(), policy.Family.String()).Set(float64(n))
+	}
 	p.metrics.Services.Set(float64(p.model.Len()))
 	p.metrics.Failing.Set(float64(len(p.retries.items)))
 	p.metrics.Draining.Set(float64(len(p.drains)))
@@ -276,6 +323,7 @@ func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, operat
 			p.metrics.LastSync.WithLabelValues(f.String()).Set(float64(p.now().UnixNano()) / 1e9)
 		}
 	}
+	p.programmed(c.Triggers)
 	p.Status.set(p.retries.oldest())
 	if operations > 0 {
 		klog.FromContext(ctx).V(2).Info("Synced", "operations", operations, "services", c.Services,
@@ -283,8 +331,25 @@ func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, operat
 	}
 }
 
-// withhold drops the operations of families whose rules are not in place: nothing is exposed without its guards.
-func (p *Proxier) withhold(plan render.Plan) render.Plan {
+// programmed measures the time from changes of endpoints to now, when they are in the kernel.
+func (p *Proxier) programmed(triggers []Trigger) {
+	for _, t := range triggers {
+		p.metrics.Programming.WithLabelValues(t.Family.String()).Observe(p.now().Sub(t.At).Seconds())
+	}
+}
+
+// withhold drops the operations of families whose rules are not in place, since nothing is exposed without its guards,
+// and those on what belongs to somebody else.
+func (p *Proxier) withhold(ctx context.Context, plan render.Plan) render.Plan {
+	if len(p.foreign) > 0 {
+		plan = slices.DeleteFunc(plan, func(o render.Op) bool {
+			if !p.isForeign(o) {
+				return false
+			}
+			p.tellClash(ctx, o)
+			return true
+		})
+	}
 	if _, guarded4 := p.rules[lb.IPv4]; guarded4 {
 		if _, guarded6 := p.rules[lb.IPv6]; guarded6 {
 			return plan

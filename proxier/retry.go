@@ -59,8 +59,8 @@ func newRetryQueue(most time.Duration) *retryQueue {
 	return &retryQueue{most: max(most, firstRetry), items: map[object]attempt{}}
 }
 
-// failed schedules the next try of an object.
-func (q *retryQueue) failed(o object, service lb.Name, now time.Time) {
+// failed schedules the next try of an object, and reports whether its failure is new.
+func (q *retryQueue) failed(o object, service lb.Name, now time.Time) (first bool) {
 	a, again := q.items[o]
 	if !again {
 		a = attempt{since: now, wait: firstRetry}
@@ -69,6 +69,7 @@ func (q *retryQueue) failed(o object, service lb.Name, now time.Time) {
 	}
 	a.service, a.at = service, now.Add(a.wait)
 	q.items[o] = a
+	return !again
 }
 
 // succeeded forgets an object.

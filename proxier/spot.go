@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -103,8 +102,9 @@ func (p *Proxier) spotCheck(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading local routes: %w", err)
 	}
-	if !maps.Equal(bound, p.state.IPVS.Bound) {
-		return fmt.Errorf("%d local routes instead of %d, or other ones: %w", len(bound), len(p.state.IPVS.Bound), errDrift)
+	if left := p.state.IPVS; !maps.Equal(bound.Bound, left.Bound) || !maps.Equal(bound.Ports, left.Ports) {
+		return fmt.Errorf("%d local routes and ports instead of %d, or other ones: %w",
+			len(bound.Bound)+len(bound.Ports), len(left.Bound)+len(left.Ports), errDrift)
 	}
 	if err := p.spotCheckLoopback(ctx); err != nil {
 		return err
@@ -146,22 +146,29 @@ func (p *Proxier) reviewBound(ctx context.Context) []render.Touched {
 		p.verifyFailed(ctx, err)
 		return nil
 	}
-	left := p.state
-	p.state.IPVS.Bound = found
-	p.repaired(ctx, render.KindBound, render.BoundDrift(left.IPVS.Bound, found))
-	var prefixes []netip.Prefix
-	for prefix, source := range left.IPVS.Bound {
-		if f, ok := found[prefix]; !ok || f != source {
-			prefixes = append(prefixes, prefix)
-		}
-	}
-	for prefix := range found {
-		if _, ok := left.IPVS.Bound[prefix]; !ok {
-			prefixes = append(prefixes, prefix)
-		}
-	}
-	if len(prefixes) == 0 {
+	left := p.state.IPVS
+	p.state.IPVS.Bound, p.state.IPVS.Ports = found.Bound, found.Ports
+	p.repaired(ctx, render.KindBound, render.BoundDrift(left.Bound, found.Bound))
+	p.repaired(ctx, render.KindBound, render.BoundDrift(left.Ports, found.Ports))
+	t := render.Touched{Prefixes: differing(left.Bound, found.Bound), Keys: differing(left.Ports, found.Ports)}
+	if len(t.Prefixes)+len(t.Keys) == 0 {
 		return nil
 	}
-	return []render.Touched{{Prefixes: prefixes}}
+	return []render.Touched{t}
+}
+
+// differing returns the keys that have not the same value in both maps.
+func differing[K, V comparable](left, found map[K]V) []K {
+	var out []K
+	for k, v := range left {
+		if f, ok := found[k]; !ok || f != v {
+			out = append(out, k)
+		}
+	}
+	for k := range found {
+		if _, ok := left[k]; !ok {
+			out = append(out, k)
+		}
+	}
+	return out
 }

@@ -1,6 +1,7 @@
 package proxier
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,15 +13,20 @@ import (
 // Tracker is the [lb.Sink] of the proxier. It holds the latest state of every object and remembers what changed
 // since the last Take. It is safe for concurrent use.
 type Tracker struct {
-	now  func() time.Time
-	wake chan struct{}
+	now   func() time.Time
+	start time.Time
+	wake  chan struct{}
 
-	mu       sync.Mutex
-	objects  map[lb.Name]*Object
-	sliceOf  map[lb.Name]lb.Name // slice name to the Service that it belongs to
-	node     lb.Node
-	cidrs    []netip.Prefix
-	local    []netip.Addr
+	mu      sync.Mutex
+	objects map[lb.Name]*Object
+	sliceOf map[lb.Name]lb.Name // slice name to the Service that it belongs to
+	node    lb.Node
+	cidrs   []netip.Prefix
+	local   []netip.Addr
+	onLink  []netip.Prefix
+	// labels are never changed in place: a batch may hold them. byLabel are the Services whose weights look at them.
+	labels   map[string]map[string]string
+	byLabel  map[lb.Name]struct{}
 	synced   bool
 	pending  Changes
 	dirty    map[lb.Name]struct{}
@@ -39,8 +45,16 @@ type Object struct {
 // Changes counts what changed.
 type Changes struct {
 	Services, Endpoints int
+	// Triggers are when the changes of EndpointSlices happened, as far as that is known and not before the start.
+	Triggers []Trigger
 	// Since is when the oldest of the changes arrived; zero when there is none.
 	Since time.Time
+}
+
+// Trigger is when a change happened that an EndpointSlice follows.
+type Trigger struct {
+	Family lb.Family
+	At     time.Time
 }
 
 // Batch is what a Take returns.
@@ -55,13 +69,16 @@ type Batch struct {
 	Node         lb.Node
 	ServiceCIDRs []netip.Prefix
 	Local        []netip.Addr
+	OnLink       []netip.Prefix
+	NodeLabels   map[string]map[string]string
 }
 
 // NewTracker returns an empty tracker. The clock gives Changes.Since.
 func NewTracker(now func() time.Time) *Tracker {
 	return &Tracker{
-		now: now, wake: make(chan struct{}, 1),
+		now: now, start: now(), wake: make(chan struct{}, 1),
 		objects: map[lb.Name]*Object{}, sliceOf: map[lb.Name]lb.Name{}, dirty: map[lb.Name]struct{}{},
+		byLabel:  map[lb.Name]struct{}{},
 		allDirty: true, // the first Take hands over the facts
 	}
 }
@@ -77,6 +94,7 @@ func (t *Tracker) SetService(s lb.Service) {
 		return
 	}
 	o.Exists, o.Service = true, s
+	t.noteByLabel(s.Name, s.WeighsByNode())
 	t.pending.Services++
 	t.touch(s.Name)
 }
@@ -90,6 +108,7 @@ func (t *Tracker) DeleteService(n lb.Name) {
 		return
 	}
 	o.Exists, o.Service = false, lb.Service{}
+	t.noteByLabel(n, false)
 	t.pending.Services++
 	t.touch(n)
 }
@@ -111,6 +130,9 @@ func (t *Tracker) SetEndpointSlice(s lb.EndpointSlice) {
 		next[i] = s
 	} else {
 		next = slices.Insert(next, i, s)
+	}
+	if s.Triggered.After(t.start) && (!found || !s.Triggered.Equal(o.Slices[i].Triggered)) {
+		t.pending.Triggers = append(t.pending.Triggers, Trigger{s.Family, s.Triggered})
 	}
 	o.Slices = next
 	t.sliceOf[s.Name] = s.Service
@@ -136,6 +158,37 @@ func (t *Tracker) SetNode(n lb.Node) {
 	}
 	t.node = n
 	t.touchAll()
+}
+
+func (t *Tracker) noteByLabel(n lb.Name, is bool) {
+	if is {
+		t.byLabel[n] = struct{}{}
+	} else {
+		delete(t.byLabel, n)
+	}
+}
+
+// SetNodeLabels implements lb.Sink. It concerns only the Services whose weights look at labels.
+func (t *Tracker) SetNodeLabels(node string, labels map[string]string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, known := t.labels[node]
+	if known == (labels != nil) && maps.Equal(old, labels) {
+		return
+	}
+	next := maps.Clone(t.labels)
+	if next == nil {
+		next = map[string]map[string]string{}
+	}
+	if labels == nil {
+		delete(next, node)
+	} else {
+		next[node] = labels
+	}
+	t.labels = next
+	for n := range t.byLabel {
+		t.touch(n)
+	}
 }
 
 // SetServiceCIDRs implements lb.Sink.
@@ -168,6 +221,17 @@ func (t *Tracker) BoundMayDiffer() {
 	t.signal()
 }
 
+// SetNetworks says in which networks the node's interfaces are, sorted.
+func (t *Tracker) SetNetworks(networks []netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Equal(t.onLink, networks) {
+		return
+	}
+	t.onLink = slices.Clone(networks)
+	t.touchAll()
+}
+
 // Synced implements lb.Sink.
 func (t *Tracker) Synced() {
 	t.mu.Lock()
@@ -190,6 +254,25 @@ func (t *Tracker) Node() lb.Node {
 	return t.node
 }
 
+// Touch makes the next Take return a Service although nothing of it changed.
+func (t *Tracker) Touch(n lb.Name) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.objects[n] != nil {
+		t.touch(n)
+	}
+}
+
+// uid returns the UID of a Service, empty if it is not known.
+func (t *Tracker) uid(n lb.Name) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o := t.objects[n]; o != nil {
+		return o.Service.UID
+	}
+	return ""
+}
+
 // Wake returns the channel that gets a value when there is something to Take.
 func (t *Tracker) Wake() <-chan struct{} { return t.wake }
 
@@ -206,7 +289,7 @@ func (t *Tracker) Take() Batch {
 	defer t.mu.Unlock()
 	b := Batch{
 		Changes: t.pending, FactsChanged: t.allDirty, BoundMayDiffer: t.boundMay,
-		Node: t.node, ServiceCIDRs: t.cidrs, Local: t.local,
+		Node: t.node, ServiceCIDRs: t.cidrs, Local: t.local, OnLink: t.onLink, NodeLabels: t.labels,
 	}
 	if t.allDirty {
 		b.Changed = make([]Object, 0, len(t.objects))

@@ -65,6 +65,7 @@ func (p *Proxier) verifyFailed(ctx context.Context, err error) {
 // prepare makes sysctls, sets and rules what they should be, for each family apart. A family counts as ready once
 // its rules are in place.
 func (p *Proxier) prepare(ctx context.Context) error {
+	p.lookForSchedulers(ctx)
 	var errs []error
 	if p.plane.Sysctls != nil {
 		changed, err := p.plane.Sysctls(ctx)
@@ -162,11 +163,14 @@ func (p *Proxier) read(ctx context.Context) (render.State, error) {
 		return render.State{}, fmt.Errorf("reading virtual servers: %w", err)
 	}
 	found := render.StateOf(kernel, entries, elements)
+	foreign := map[ipvs.Key]struct{}{}
 	for k := range kernel.Virtual {
 		if !p.ours(k, found) {
 			delete(kernel.Virtual, k)
+			foreign[k] = struct{}{}
 		}
 	}
+	p.setForeign(foreign)
 	return found, nil
 }
 
@@ -181,6 +185,9 @@ func (p *Proxier) ours(k ipvs.Key, found render.State) bool {
 	}
 	if slices.ContainsFunc(p.cfg.ExcludeCIDRs, func(c netip.Prefix) bool { return c.Contains(k.Addr) }) {
 		return false
+	}
+	if _, foreign := p.foreign[k]; foreign {
+		return false // it was before a Service wanted it
 	}
 	_, wanted := p.model.Frontend(k)
 	return wanted || k.Mark == 0 && found.Guards(k.Addr)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kube-hop/kube-hop/config"
 	"github.com/kube-hop/kube-hop/conntrack/ctnl"
+	"github.com/kube-hop/kube-hop/events"
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/iptables/ipsetnl"
 	"github.com/kube-hop/kube-hop/iptables/iptexec"
@@ -24,11 +25,15 @@ import (
 // kernel is the real dataplane, with what has to be closed.
 type kernel struct {
 	proxier.Dataplane
-	table  *ipvsnl.Table
-	sets   *ipsetnl.Sets
-	nft    *nftnl.Tables   // nil where the kernel has no nf_tables
-	looped *sockhook.Table // nil if the kernel cannot do it
+	table    *ipvsnl.Table
+	sets     *ipsetnl.Sets
+	nft      *nftnl.Tables   // nil where the kernel has no nf_tables
+	looped   *sockhook.Table // nil if the kernel cannot do it
+	settings *settings
 }
+
+// tellSettings makes wrong kernel settings known as events too. It is called before the dataplane is used.
+func (k *kernel) tellSettings(sink events.Sink) { k.settings.events = sink }
 
 // openKernel opens the edges to the kernel. A family whose tools are missing is left out with one log line; without
 // any family it fails. What the kernel cannot do is noted in the configuration.
@@ -71,6 +76,8 @@ func openKernel(ctx context.Context, c *render.Config) (*kernel, error) {
 	c.IPv4, c.IPv6 = k.Rules[lb.IPv4] != nil, k.Rules[lb.IPv6] != nil
 	k.openTables(ctx, c)
 	k.Flows = ctnl.Table{}
+	k.settings = &settings{bridges: table.BridgeProblems, events: events.Discard{}}
+	k.Scheduler = ipvsnl.CheckScheduler
 	return k, nil
 }
 
@@ -114,30 +121,52 @@ func hasIPv6() bool {
 	return err == nil && len(off) > 0 && off[0] == '0'
 }
 
-// settings returns the function that keeps the kernel's settings right. A setting that cannot be changed is logged
-// once, with what to do; it does not make the node unhealthy, since traffic may well flow.
-func (k *kernel) settings(c config.Config) func(context.Context) ([]string, error) {
-	told := map[string]bool{}
-	return func(ctx context.Context) ([]string, error) {
+// settings keeps the kernel's settings right. One that is wrong and stays so is told once an episode, by a log line
+// and an event on the node that say what to do; it does not make the node unhealthy, since traffic may well flow.
+type settings struct {
+	// sysctls sets the settings; it returns what it changed, and what is wrong and stays so.
+	sysctls func(context.Context) ([]string, []ipvsnl.Problem)
+	// bridges returns what bridges lack so that IPVS sees the packets between their ports.
+	bridges func(context.Context) ([]ipvsnl.Problem, error)
+	events  events.Sink
+	told    map[string]bool // paths of the settings that are wrong
+}
+
+// ensure implements proxier.Dataplane.Sysctls.
+func (s *settings) ensure(ctx context.Context) ([]string, error) {
+	changed, problems := s.sysctls(ctx)
+	onBridges, err := s.bridges(ctx)
+	problems = append(problems, onBridges...)
+	wrong := map[string]bool{}
+	for _, p := range problems {
+		wrong[p.Path] = true
+		if s.told[p.Path] {
+			continue
+		}
+		klog.FromContext(ctx).Info("Kernel setting is wrong and stays so", "problem", p.String())
+		s.events.Report(events.Event{Reason: events.KernelSetting, Message: p.String()})
+	}
+	s.told = wrong
+	return changed, err
+}
+
+// follow makes the settings those that the configuration asks for.
+func (k *kernel) follow(c config.Config) {
+	k.settings.sysctls = func(ctx context.Context) ([]string, []ipvsnl.Problem) {
 		changes, problems := ipvsnl.Sysctls(ipvsnl.SysctlOptions{
 			IPv6:            k.Rules[lb.IPv6] != nil,
 			NoEstimation:    !c.Estimation,
 			TrackMaxPerCore: c.Conntrack.MaxPerCore, TrackMin: c.Conntrack.Min, TrackLiberal: c.Conntrack.TCPBeLiberal,
 		})
 		timeouts, more := k.table.EnsureTimeouts(ctx, timeouts(c), "")
-		for _, p := range append(problems, more...) {
-			if !told[p.Path] {
-				told[p.Path] = true
-				klog.FromContext(ctx).Info("Kernel setting is wrong and cannot be changed", "problem", p.String())
-			}
-		}
 		var changed []string
 		for _, c := range append(changes, timeouts...) {
 			klog.FromContext(ctx).Info("Changed a kernel setting", "sysctl", c.String())
 			changed = append(changed, c.String())
 		}
-		return changed, nil
+		return changed, append(problems, more...)
 	}
+	k.Sysctls = k.settings.ensure
 }
 
 // timeouts returns what the configuration says of idle connections.

@@ -14,10 +14,9 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/kube-hop/kube-hop/config"
+	"github.com/kube-hop/kube-hop/events"
 	"github.com/kube-hop/kube-hop/health"
-	"github.com/kube-hop/kube-hop/informers"
 	"github.com/kube-hop/kube-hop/ipvs/ipvsnl"
-	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/metrics"
 	"github.com/kube-hop/kube-hop/proxier"
 )
@@ -43,11 +42,6 @@ func newRun() *cobra.Command {
 	return cmd
 }
 
-// source is where objects come from.
-type source interface {
-	Run(ctx context.Context, sink lb.Sink) error
-}
-
 // run is the daemon. It returns when ctx ends, after everything that it started has ended; what it programmed stays
 // and goes on serving.
 func run(ctx context.Context, c config.Config) error {
@@ -60,7 +54,7 @@ func run(ctx context.Context, c config.Config) error {
 		return err
 	}
 	defer k.close()
-	k.Sysctls = k.settings(c)
+	k.follow(c)
 	c.Proxier.Render.TCPBeLiberal = c.Proxier.Render.TCPBeLiberal || ipvsnl.TracksLiberally()
 
 	m := metrics.New()
@@ -68,12 +62,22 @@ func run(ctx context.Context, c config.Config) error {
 	if err != nil {
 		return err
 	}
+	k.tellSettings(from.events)
 	p := proxier.New(c.Proxier, k.Dataplane, m, time.Now)
+	p.Events = from.events
+	servers := health.NewServiceServers(listenAnywhere, func() bool { healthy, _ := p.Status.Healthy(); return healthy })
+	defer servers.Close()
+	p.HealthServers = servers
 	if err := readAddresses(ctx, k, p.Tracker); err != nil {
 		return err
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
+	if err := from.startEvents(ctx); err != nil {
+		return err
+	}
+	defer from.closeEvents()
+	from.events.Report(events.Event{Reason: events.Starting})
 	g.Go(func() error { return from.Run(ctx, p.Tracker) })
 	g.Go(func() error { p.Run(ctx); return nil })
 	g.Go(func() error { followAddresses(ctx, k, p.Tracker); return nil })
@@ -94,20 +98,6 @@ func run(ctx context.Context, c config.Config) error {
 	return err
 }
 
-func openSource(c config.Config, m *metrics.Metrics) (source, error) {
-	problem := func(informers.Problem) { m.Problems.Inc() }
-	if c.From != "" {
-		f := informers.NewFolder(c.From, c.Proxier.NodeName)
-		f.OnProblem = problem
-		return f, nil
-	}
-	client, err := informers.NewClient(c.Kubeconfig, c.Master, c.QPS, c.Burst, c.ContentType)
-	if err != nil {
-		return nil, err
-	}
-	return informers.NewAPI(client, informers.APIOptions{NodeName: c.Proxier.NodeName, Resync: c.Resync, OnProblem: problem}), nil
-}
-
 // nodeState is what the health server asks.
 type nodeState struct{ p *proxier.Proxier }
 
@@ -121,10 +111,11 @@ func (s nodeState) Eligible() bool {
 }
 
 func readAddresses(ctx context.Context, k *kernel, t *proxier.Tracker) error {
-	addrs, err := k.table.NodeAddresses(ctx)
+	addrs, networks, err := k.table.NodeAddresses(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the node's addresses: %w", err)
 	}
+	t.SetNetworks(networks)
 	t.SetLocalAddresses(addrs)
 	return nil
 }

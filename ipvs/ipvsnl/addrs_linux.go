@@ -14,9 +14,11 @@ import (
 // NodeAddresses returns the node's own addresses, sorted: those of every device but ours that can be used as a source
 // (not tentative, not duplicate), without loopback and IPv6 link-local addresses. Other addresses on the loopback
 // device count: nodes that announce themselves by BGP have theirs there.
-func (t *Table) NodeAddresses(ctx context.Context) ([]netip.Addr, error) {
+//
+// With them come the networks that they are in, sorted, as far as those hold more than the address itself.
+func (t *Table) NodeAddresses(ctx context.Context) ([]netip.Addr, []netip.Prefix, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("node addresses: %w", err)
+		return nil, nil, fmt.Errorf("node addresses: %w", err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -31,16 +33,24 @@ func (t *Table) NodeAddresses(ctx context.Context) ([]netip.Addr, error) {
 		return err //nolint:wrapcheck // right below
 	})
 	if err != nil {
-		return nil, fmt.Errorf("node addresses: %w", err)
+		return nil, nil, fmt.Errorf("node addresses: %w", err)
 	}
 	var addrs []netip.Addr
+	var networks []netip.Prefix
 	for _, a := range all {
-		if addr, ok := nodeAddress(a); ok && a.LinkIndex != skip {
-			addrs = append(addrs, addr)
+		addr, ok := nodeAddress(a)
+		if !ok || a.LinkIndex == skip {
+			continue
+		}
+		addrs = append(addrs, addr)
+		ones, _ := a.Mask.Size()
+		if network, err := addr.Prefix(ones); err == nil && !network.IsSingleIP() && ones > 0 {
+			networks = append(networks, network)
 		}
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs), nil
+	slices.SortFunc(networks, netip.Prefix.Compare)
+	return slices.Compact(addrs), slices.Compact(networks), nil
 }
 
 func nodeAddress(a netlink.Addr) (netip.Addr, bool) {

@@ -142,13 +142,18 @@ func fromRoute(r *netlink.Route) (p netip.Prefix, source netip.Addr, ok bool) {
 // bind replaces: with a changed source there is no moment without the route.
 func (t *Table) bind(op ipvs.Op, l *link) error {
 	r := localRoute(op.Prefix, op.Source)
+	return t.replaceRoute(&r, l)
+}
+
+// replaceRoute puts a route on our device.
+func (t *Table) replaceRoute(r *netlink.Route, l *link) error {
 	var err error
 	for range 2 {
 		if err = t.ensureDevice(l); err != nil {
 			return err
 		}
 		r.LinkIndex = l.index
-		err = t.routes.RouteReplace(&r)
+		err = t.routes.RouteReplace(r)
 		if !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENETDOWN) {
 			break
 		}

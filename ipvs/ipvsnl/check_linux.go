@@ -127,6 +127,20 @@ func checkDevice(ctx context.Context, h *netlink.Handle, name string) *Lack {
 	return l
 }
 
+// CheckScheduler returns why the kernel cannot be given virtual servers with a scheduler in the calling thread's network
+// namespace, nil if it can. It loads the module if need be, and leaves nothing else behind.
+func CheckScheduler(ctx context.Context, name string) error {
+	vs, err := libipvs.New("")
+	if err != nil {
+		return fmt.Errorf("scheduler %s: %w", name, err)
+	}
+	defer vs.Close()
+	if l := checkScheduler(ctx, vs, name); l != nil {
+		return errors.New(l.What + "; " + l.Cure)
+	}
+	return nil
+}
+
 // checkScheduler looks for the scheduler in use, or tries it.
 func checkScheduler(ctx context.Context, vs *libipvs.Handle, name string) *Lack {
 	services, err := vs.GetServices()

@@ -20,7 +20,7 @@ import (
 const procFrom = 500
 
 // Dump implements ipvs.Table: one request for all virtual servers, one for the real servers of each (or one file for
-// all), and one per address family for the bound prefixes.
+// all), and those of Bound.
 func (t *Table) Dump(ctx context.Context) (ipvs.State, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -28,11 +28,12 @@ func (t *Table) Dump(ctx context.Context) (ipvs.State, error) {
 	if err != nil {
 		return ipvs.State{}, err
 	}
-	bound, err := t.dumpBound(ctx)
+	state, err := t.dumpLocal(ctx)
 	if err != nil {
 		return ipvs.State{}, err
 	}
-	return ipvs.State{Virtual: virtual, Bound: bound}, nil
+	state.Virtual = virtual
+	return state, nil
 }
 
 func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServer, error) {
@@ -172,10 +173,20 @@ func (t *Table) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.Conns
 }
 
 // Bound implements ipvs.Table.
-func (t *Table) Bound(ctx context.Context) (map[netip.Prefix]netip.Addr, error) {
+func (t *Table) Bound(ctx context.Context) (ipvs.State, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.dumpBound(ctx)
+	return t.dumpLocal(ctx)
+}
+
+// dumpLocal finds what is bound: one request per address family for the prefixes, two for the ports.
+func (t *Table) dumpLocal(ctx context.Context) (ipvs.State, error) {
+	bound, err := t.dumpBound(ctx)
+	if err != nil {
+		return ipvs.State{}, err
+	}
+	ports, err := t.dumpPorts(ctx)
+	return ipvs.State{Bound: bound, Ports: ports}, err
 }
 
 // dumpBound finds our routes. Where the device is gone, so are they.

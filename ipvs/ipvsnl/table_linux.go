@@ -163,6 +163,10 @@ func (t *Table) try(ctx context.Context, op ipvs.Op, link *link) error {
 		return t.bind(op, link)
 	case ipvs.Unbind:
 		return t.unbind(op, link)
+	case ipvs.BindPort:
+		return t.bindPort(op, link)
+	case ipvs.UnbindPort:
+		return t.unbindPort(op)
 	case ipvs.AddVirtual, ipvs.EditVirtual, ipvs.DeleteVirtual:
 		return t.changeVirtual(op)
 	case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:

@@ -60,6 +60,7 @@ func Conformance(t *testing.T, open func(t *testing.T) ipvs.Table) {
 		{"BindSourceChange", bindSourceChange},
 		{"BindForeignSource", bindForeignSource},
 		{"BindMany", bindMany},
+		{"BindPort", bindPort},
 		{"Random", random},
 	}
 	for _, s := range suites {
@@ -102,7 +103,7 @@ func (b *bench) dump() ipvs.State {
 	if err != nil {
 		b.Fatalf("dump: %v", err)
 	}
-	if bound, err := b.table.Bound(b.Context()); err != nil || !maps.Equal(bound, s.Bound) {
+	if bound, err := b.table.Bound(b.Context()); err != nil || !maps.Equal(bound.Bound, s.Bound) || !maps.Equal(bound.Ports, s.Ports) || bound.Virtual != nil {
 		b.Errorf("bound alone: %v, %v, in the dump: %v", bound, err, s.Bound)
 	}
 	return s
@@ -135,7 +136,8 @@ var compare = cmp.Options{ //nolint:gochecknoglobals // a constant
 
 // diff takes nil and empty for the same, as the contract says nothing about it.
 func diff(want, got ipvs.State) string {
-	equal := maps.EqualFunc(want.Virtual, got.Virtual, ipvs.VirtualServer.Equal) && maps.Equal(want.Bound, got.Bound)
+	equal := maps.EqualFunc(want.Virtual, got.Virtual, ipvs.VirtualServer.Equal) && maps.Equal(want.Bound, got.Bound) &&
+		maps.Equal(want.Ports, got.Ports)
 	if equal {
 		return ""
 	}
@@ -144,7 +146,7 @@ func diff(want, got ipvs.State) string {
 
 func empty(b *bench) {
 	s := b.dump()
-	if len(s.Virtual) != 0 || len(s.Bound) != 0 {
+	if len(s.Virtual) != 0 || len(s.Bound) != 0 || len(s.Ports) != 0 {
 		b.Errorf("not empty: %v", s)
 	}
 	if errs := b.table.Apply(b.Context(), nil); errs != nil {

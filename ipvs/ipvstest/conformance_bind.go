@@ -83,3 +83,40 @@ func bindMany(b *bench) {
 	b.do(ops...)
 	b.wantBound(want)
 }
+
+// bindPort: single ports are bound and unbound, each protocol by itself, repeatedly, without a trace on others. All of a
+// family have the source of the last that was bound.
+func bindPort(b *bench) {
+	s := Sources()
+	want := map[ipvs.Key]netip.Addr{}
+	for i, k := range keys() {
+		if k.Mark != 0 || k.Port == 0 {
+			b.refuse(ipvs.Op{Verb: ipvs.BindPort, Key: k})
+			continue
+		}
+		source := s[i%2]
+		if k.Addr.Is6() {
+			source = s[2+i%2]
+		}
+		for range 2 {
+			b.do(ipvs.Op{Verb: ipvs.BindPort, Key: k, Source: source})
+			want[k] = source
+			for o := range want {
+				if o.Addr.Is4() == k.Addr.Is4() {
+					want[o] = source
+				}
+			}
+			b.want(ipvs.State{Ports: want})
+		}
+	}
+	if len(want) < 4 {
+		b.Fatalf("ports of only %d keys", len(want))
+	}
+	for k := range maps.Clone(want) {
+		for range 2 {
+			b.do(ipvs.Op{Verb: ipvs.UnbindPort, Key: k})
+			delete(want, k)
+			b.want(ipvs.State{Ports: want})
+		}
+	}
+}

@@ -21,7 +21,9 @@ type Fake struct {
 	mu      sync.Mutex
 	virtual map[ipvs.Key]*virtualServer
 	bound   map[netip.Prefix]netip.Addr
-	local   []netip.Addr // addresses that may be sources; nil for all
+	ports   map[ipvs.Key]struct{}
+	sources map[bool]netip.Addr // of ports, by whether they are IPv4
+	local   []netip.Addr        // addresses that may be sources; nil for all
 	ops     []ipvs.Op
 }
 
@@ -40,7 +42,7 @@ var _ ipvs.Table = (*Fake)(nil)
 // NewFake returns an empty table. With addresses, only those can be the source of a binding, as only addresses of
 // the namespace can in the kernel.
 func NewFake(local ...netip.Addr) *Fake {
-	return &Fake{virtual: map[ipvs.Key]*virtualServer{}, bound: map[netip.Prefix]netip.Addr{}, local: local}
+	return &Fake{virtual: map[ipvs.Key]*virtualServer{}, bound: map[netip.Prefix]netip.Addr{}, ports: map[ipvs.Key]struct{}{}, sources: map[bool]netip.Addr{}, local: local}
 }
 
 // Dump implements ipvs.Table.
@@ -50,7 +52,10 @@ func (f *Fake) Dump(ctx context.Context) (ipvs.State, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	state := ipvs.State{Virtual: make(map[ipvs.Key]ipvs.VirtualServer, len(f.virtual)), Bound: maps.Clone(f.bound)}
+	state := ipvs.State{Virtual: make(map[ipvs.Key]ipvs.VirtualServer, len(f.virtual)), Bound: maps.Clone(f.bound), Ports: map[ipvs.Key]netip.Addr{}}
+	for k := range f.ports {
+		state.Ports[k] = f.sources[k.Addr.Is4()]
+	}
 	for k, v := range f.virtual {
 		var list []ipvs.RealServer
 		for d, r := range v.real {
@@ -78,9 +83,10 @@ func (f *Fake) Read(ctx context.Context, keys []ipvs.Key) (map[ipvs.Key]ipvs.Vir
 }
 
 // Bound implements ipvs.Table.
-func (f *Fake) Bound(ctx context.Context) (map[netip.Prefix]netip.Addr, error) {
-	state, err := f.Dump(ctx)
-	return state.Bound, err
+func (f *Fake) Bound(ctx context.Context) (ipvs.State, error) {
+	s, err := f.Dump(ctx)
+	s.Virtual = nil
+	return s, err
 }
 
 // Apply implements ipvs.Table.
@@ -120,12 +126,28 @@ func (f *Fake) apply(op ipvs.Op) error {
 			delete(v.real, op.Real.Dest)
 		}
 	case ipvs.Bind:
-		if op.Source.IsValid() && f.local != nil && !slices.Contains(f.local, op.Source) {
-			return fmt.Errorf("source is not an address of the node: %w", syscall.EINVAL)
+		if err := f.source(op); err != nil {
+			return err
 		}
 		f.bound[op.Prefix] = op.Source
+	case ipvs.BindPort:
+		if err := f.source(op); err != nil {
+			return err
+		}
+		f.ports[op.Key] = struct{}{}
+		f.sources[op.Key.Addr.Is4()] = op.Source
+	case ipvs.UnbindPort:
+		delete(f.ports, op.Key)
 	case ipvs.Unbind:
 		delete(f.bound, op.Prefix)
+	}
+	return nil
+}
+
+// source reports whether an operation's source is one that the kernel takes.
+func (f *Fake) source(op ipvs.Op) error {
+	if op.Source.IsValid() && f.local != nil && !slices.Contains(f.local, op.Source) {
+		return fmt.Errorf("source is not an address of the node: %w", syscall.EINVAL)
 	}
 	return nil
 }
@@ -197,8 +219,12 @@ func (f *Fake) SetConns(k ipvs.Key, d ipvs.Dest, c ipvs.Conns) {
 func (f *Fake) Load(s ipvs.State) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.virtual, f.bound = map[ipvs.Key]*virtualServer{}, map[netip.Prefix]netip.Addr{}
+	f.virtual, f.bound, f.ports = map[ipvs.Key]*virtualServer{}, map[netip.Prefix]netip.Addr{}, map[ipvs.Key]struct{}{}
 	maps.Copy(f.bound, s.Bound)
+	for k, source := range s.Ports {
+		f.ports[k] = struct{}{}
+		f.sources[k.Addr.Is4()] = source
+	}
 	for k, vs := range s.Virtual {
 		v := &virtualServer{Config: vs.Config, real: map[ipvs.Dest]*realServer{}}
 		for _, r := range vs.Real {

@@ -16,11 +16,10 @@ type Other struct {
 }
 
 // others returns the endpoints that are not among the chosen ones; both lists are sorted. Mostly that is none.
-func others(eps []Endpoint, chosen []netip.AddrPort) []Other {
+func others(eps, chosen []Endpoint) []Other {
 	var out []Other
 	for _, e := range eps {
-		at := netip.AddrPortFrom(e.Addr, e.Port)
-		if len(chosen) > 0 && chosen[0] == at {
+		if len(chosen) > 0 && chosen[0].Compare(e) == 0 {
 			chosen = chosen[1:]
 			continue
 		}
@@ -82,11 +81,18 @@ func Draining(m *Model, st State, k ipvs.Key) []Drain {
 // Lingers reports whether an address or range is local although nothing wants it any more. It stays local and guarded
 // for a while: the connections that its last frontends had are then answered with a reset, where without the address
 // their packets would follow the default route and the clients would wait for minutes. An address that the node has
-// got on an interface does not linger, since the guard would be in its way, and one in a range that is local needs not.
+// got on an interface does not linger, since the guard would be in its way, nor does one that may be a neighbour's. Of one in a range that is local only the guard
+// lingers, which answers where the range is silent.
 func Lingers(m *Model, st State, p netip.Prefix) bool {
+	want := m.place(p)
+	if m.facts.isLocal(p.Addr()) || m.facts.isNeighbour(p.Addr()) {
+		return false
+	}
+	if p.IsSingleIP() && m.facts.inServiceCIDR(p.Addr()) {
+		return !want.vip && st.has(prefixMember(p, setVIP))
+	}
 	_, isBound := st.IPVS.Bound[p]
-	wanted, _ := m.wantsBound(p)
-	return isBound && !wanted && !m.facts.isLocal(p.Addr()) && !m.facts.inServiceCIDR(p.Addr())
+	return isBound && !want.bound
 }
 
 // Unbind returns the operations that make lingering addresses foreign; those that are wanted again are left.

@@ -3,6 +3,7 @@ package render
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/kube-hop/kube-hop/ipvs"
 )
@@ -22,7 +23,7 @@ type Difference struct {
 func Drift(left, found State) []Difference {
 	return []Difference{
 		{Kind: "ipvs", Lines: virtualDrift(left.IPVS.Virtual, found.IPVS.Virtual)},
-		{Kind: KindBound, Lines: BoundDrift(left.IPVS.Bound, found.IPVS.Bound)},
+		{Kind: KindBound, Lines: slices.Concat(BoundDrift(left.IPVS.Bound, found.IPVS.Bound), BoundDrift(left.IPVS.Ports, found.IPVS.Ports))},
 		{Kind: "set", Lines: setDrift(left, found)},
 		{Kind: "nftables", Lines: nftDrift(left, found)},
 	}
@@ -49,17 +50,17 @@ func virtualDrift(left, found map[ipvs.Key]ipvs.VirtualServer) []string {
 	return out
 }
 
-// BoundDrift names the bound prefixes that are not as they were left, a line each.
-func BoundDrift(left, found map[netip.Prefix]netip.Addr) []string {
+// BoundDrift names the bound prefixes or ports that are not as they were left, a line each.
+func BoundDrift[K comparable](left, found map[K]netip.Addr) []string {
 	var out []string
-	for p, source := range left {
-		if f, ok := found[p]; !ok || f != source {
-			out = append(out, fmt.Sprintf("local route %s is missing or has another source", p))
+	for k, source := range left {
+		if f, ok := found[k]; !ok || f != source {
+			out = append(out, fmt.Sprintf("local route %v is missing or has another source", k))
 		}
 	}
-	for p := range found {
-		if _, ok := left[p]; !ok {
-			out = append(out, fmt.Sprintf("local route %s was added", p))
+	for k := range found {
+		if _, ok := left[k]; !ok {
+			out = append(out, fmt.Sprintf("local route %v was added", k))
 		}
 	}
 	return out

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/kube-hop/kube-hop/lb"
@@ -70,9 +69,9 @@ func preference(e *lb.Endpoint) int {
 type Views struct {
 	// Cluster are the endpoints for policy Cluster: the ready ones that topology hints leave, or, if none is ready
 	// anywhere, all that are terminating but still serving (KEP-1669).
-	Cluster []netip.AddrPort
+	Cluster []Endpoint
 	// Local are the endpoints on this node for policy Local, decided apart from Cluster; hints do not apply.
-	Local []netip.AddrPort
+	Local []Endpoint
 	// Any reports whether there is a usable endpoint anywhere in the cluster.
 	Any bool
 }
@@ -85,14 +84,13 @@ func Select(eps []Endpoint, node lb.Node) Views {
 
 	v := Views{Any: len(ready)+len(leaving) > 0}
 	if len(ready) > 0 {
-		v.Cluster = addresses(nearest(ready, node))
+		v.Cluster = nearest(ready, node)
 	} else {
-		v.Cluster = addresses(leaving)
+		v.Cluster = leaving
 	}
-	if local := filter(ready, here); len(local) > 0 {
-		v.Local = addresses(local)
-	} else {
-		v.Local = addresses(filter(leaving, here))
+	v.Local = filter(ready, here)
+	if len(v.Local) == 0 {
+		v.Local = filter(leaving, here)
 	}
 	return v
 }
@@ -128,17 +126,6 @@ func filter(eps []Endpoint, keep func(Endpoint) bool) []Endpoint {
 		if keep(e) {
 			out = append(out, e)
 		}
-	}
-	return out
-}
-
-func addresses(eps []Endpoint) []netip.AddrPort {
-	if len(eps) == 0 {
-		return nil
-	}
-	out := make([]netip.AddrPort, len(eps))
-	for i, e := range eps {
-		out[i] = netip.AddrPortFrom(e.Addr, e.Port)
 	}
 	return out
 }

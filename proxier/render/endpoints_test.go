@@ -56,8 +56,13 @@ func TestSelect(t *testing.T) {
 		{name: "hints do not narrow the local view", node: node, eps: []Endpoint{ep(1, "n1", hintZones("b")), ep(2, "n2", hintZones("a"))}, cluster: []byte{2}, local: []byte{1}, any: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := Select(tc.eps, tc.node)
-			want := Views{Cluster: addrs(tc.cluster), Local: addrs(tc.local), Any: tc.any}
+			type views struct {
+				Cluster, Local []netip.AddrPort
+				Any            bool
+			}
+			v := Select(tc.eps, tc.node)
+			got := views{addrsOf(v.Cluster), addrsOf(v.Local), v.Any}
+			want := views{Cluster: addrs(tc.cluster), Local: addrs(tc.local), Any: tc.any}
 			if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 				t.Errorf("Select (-want +got):\n%s", d)
 			}
@@ -69,6 +74,14 @@ func addrs(ns []byte) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, n := range ns {
 		out = append(out, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 80))
+	}
+	return out
+}
+
+func addrsOf(eps []Endpoint) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, e := range eps {
+		out = append(out, netip.AddrPortFrom(e.Addr, e.Port))
 	}
 	return out
 }

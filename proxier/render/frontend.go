@@ -13,12 +13,14 @@ import (
 type Kind uint8
 
 // The kinds of frontend, in the order in which they are evaluated: when two claim the same address, port and
-// protocol, a node port gives way to any other (kube-proxy evaluates node ports last).
+// protocol, a node port or health check gives way to any other (kube-proxy evaluates node ports last).
 const (
 	ClusterIP Kind = iota + 1
 	ExternalIP
 	LoadBalancerIP
 	NodePort
+	// HealthCheck is a healthCheckNodePort, which the daemon itself answers: the frontend has no virtual server.
+	HealthCheck
 )
 
 // String returns the word that Kubernetes uses.
@@ -32,6 +34,8 @@ func (k Kind) String() string {
 		return "LoadBalancerIP"
 	case NodePort:
 		return "NodePort"
+	case HealthCheck:
+		return "HealthCheck"
 	}
 	return "Kind?"
 }
@@ -86,12 +90,14 @@ type Frontend struct {
 	Loopback bool
 	// VIP is set when the address is made local by kube-hop, and hence guarded; not for the node's own addresses.
 	VIP bool
+	// OnlyPort is set when the frontend's port alone is made local, because the address may be another host's.
+	OnlyPort bool
 }
 
 // beats orders claims to one key: node ports last, then the older Service, then by name so that the outcome does
 // not depend on the order of events.
 func (f Frontend) beats(o Frontend) bool {
-	return cmp.Or(boolCompare(f.Kind == NodePort, o.Kind == NodePort), cmp.Compare(f.Created, o.Created),
+	return cmp.Or(boolCompare(f.Kind >= NodePort, o.Kind >= NodePort), cmp.Compare(f.Created, o.Created),
 		f.Service.Compare(o.Service)) < 0
 }
 
@@ -113,6 +119,6 @@ func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 func (f Frontend) equal(o Frontend) bool {
 	return f.Key == o.Key && f.Kind == o.Kind && f.Service == o.Service && f.PortName == o.PortName &&
 		f.Created == o.Created && f.Masquerade == o.Masquerade && f.VIP == o.VIP && f.Drop == o.Drop &&
-		f.Loopback == o.Loopback && f.Inside.equal(o.Inside) &&
+		f.Loopback == o.Loopback && f.OnlyPort == o.OnlyPort && f.Inside.equal(o.Inside) &&
 		slices.Equal(f.Ranges, o.Ranges) && slices.Equal(f.Others, o.Others) && f.Virtual.Equal(o.Virtual)
 }

@@ -21,9 +21,41 @@ type Model struct {
 	rivals map[ipvs.Key][]*Frontend
 	vips   map[netip.Addr]vipUse
 	marks  marks
+	// withoutLocal counts the Services of which a Local policy leaves no endpoint.
+	withoutLocal map[LocalPolicy]int
 }
 
-// vipUse counts the claims that need an address bound by itself, and names a Service that has one, for messages.
+// LocalPolicy is a traffic policy Local of one family.
+type LocalPolicy struct {
+	Family lb.Family
+	// External is externalTrafficPolicy, else it is internalTrafficPolicy.
+	External bool
+}
+
+// String returns external or internal, the label values of kube-proxy's metric.
+func (l LocalPolicy) String() string {
+	if l.External {
+		return "external"
+	}
+	return "internal"
+}
+
+// WithoutLocal returns, for each policy, how many Services have endpoints but none that it allows on this node.
+func (m *Model) WithoutLocal() map[LocalPolicy]int { return m.withoutLocal }
+
+// countLocal adds n for each policy of a Service's frontends that leaves no endpoint.
+func (m *Model) countLocal(frontends []Frontend, n int) {
+	var seen []LocalPolicy
+	for i := range frontends {
+		f := &frontends[i]
+		if p := (LocalPolicy{lb.FamilyOf(f.Key.Addr), f.Kind != ClusterIP}); f.Drop != DropNobody && !slices.Contains(seen, p) {
+			seen = append(seen, p)
+			m.withoutLocal[p] += n
+		}
+	}
+}
+
+// vipUse counts the claims on an address that is local only because of them, and names a Service that has one, for messages.
 type vipUse struct {
 	all, clusterIP int
 	service        lb.Name
@@ -38,6 +70,8 @@ func NewModel(facts Facts, cfg Config) *Model {
 		rivals:   map[ipvs.Key][]*Frontend{},
 		vips:     map[netip.Addr]vipUse{},
 		marks:    newMarks(nil),
+
+		withoutLocal: map[LocalPolicy]int{},
 	}
 }
 
@@ -47,6 +81,9 @@ func (m *Model) Renew(facts Facts) *Model {
 	next.marks = newMarks(m.marks.of)
 	return next
 }
+
+// SetNodeLabels replaces the labels of the cluster's nodes. The Services whose weights look at them are to be updated.
+func (m *Model) SetNodeLabels(labels map[string]map[string]string) { m.facts.NodeLabels = labels }
 
 // Touched names the kernel objects that a change may concern.
 type Touched struct {
@@ -68,6 +105,8 @@ func (m *Model) Update(name lb.Name, s lb.Service, slicesOf []lb.EndpointSlice, 
 
 func (m *Model) set(name lb.Name, next []Frontend) Touched {
 	old := m.services[name]
+	m.countLocal(old, -1)
+	m.countLocal(next, +1)
 	if len(next) == 0 {
 		delete(m.services, name)
 	} else {
@@ -105,7 +144,7 @@ func (m *Model) set(name lb.Name, next []Frontend) Touched {
 
 // use counts a claim on the address of a frontend, and adds the address to the touched ones.
 func (m *Model) use(touched []netip.Prefix, f Frontend, n int) []netip.Prefix {
-	if !f.VIP || m.facts.inServiceCIDR(f.Key.Addr) {
+	if !f.VIP {
 		return touched
 	}
 	u := m.vips[f.Key.Addr]
@@ -196,11 +235,19 @@ func (m *Model) Everything(st State) Touched {
 	for k := range st.IPVS.Virtual {
 		keys[k] = struct{}{}
 	}
+	for k := range st.IPVS.Ports {
+		keys[k] = struct{}{}
+	}
 	for _, p := range m.facts.ServiceCIDRs {
 		prefixes[p] = struct{}{}
 	}
 	for a := range m.vips {
 		prefixes[host(a)] = struct{}{}
+	}
+	for _, a := range m.facts.Local {
+		if m.facts.inServiceCIDR(a) {
+			prefixes[host(a)] = struct{}{}
+		}
 	}
 	for p := range st.IPVS.Bound {
 		prefixes[p] = struct{}{}
@@ -288,24 +335,37 @@ func (m *Model) Frontend(k ipvs.Key) (Frontend, bool) {
 	return *f, true
 }
 
-// binding returns the prefix that is bound so that an address is local: a whole range, or the address itself.
-func (m *Model) binding(a netip.Addr) netip.Prefix {
+// bindings returns the prefixes on which the reachability of a VIP depends: the range that is bound as a whole, if it
+// lies in one, and the address itself.
+func (m *Model) bindings(a netip.Addr) []netip.Prefix {
 	for _, p := range m.facts.ServiceCIDRs {
 		if p.Contains(a) {
-			return p
+			return []netip.Prefix{p, host(a)}
 		}
 	}
-	return host(a)
+	return []netip.Prefix{host(a)}
 }
 
-// wantsBound reports whether a prefix is to be made local, and whether it holds ClusterIPs.
-func (m *Model) wantsBound(p netip.Prefix) (bound, clusterIP bool) {
+// place is what is to be true of an address or a range.
+type place struct {
+	// bound: it is made local by a route of its own.
+	bound bool
+	// vip: it is the address of a Service, clusterIP: traffic to it is ClusterIP traffic.
+	vip, clusterIP bool
+	// own: the node has it on an interface although it lies in a range of ClusterIPs.
+	own bool
+}
+
+func (m *Model) place(p netip.Prefix) place {
 	if slices.Contains(m.facts.ServiceCIDRs, p) && m.cfg.serves(lb.FamilyOf(p.Addr())) {
-		return true, true
+		return place{bound: true, clusterIP: true}
 	}
 	if !p.IsSingleIP() {
-		return false, false
+		return place{}
 	}
-	u := m.vips[p.Addr()]
-	return u.all > 0, u.clusterIP > 0
+	u, covered := m.vips[p.Addr()], m.facts.inServiceCIDR(p.Addr())
+	return place{
+		bound: u.all > 0 && !covered, vip: u.all > 0, clusterIP: u.clusterIP > 0 && !covered,
+		own: covered && m.facts.isLocal(p.Addr()),
+	}
 }

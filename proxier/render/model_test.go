@@ -47,7 +47,7 @@ func FuzzStepwiseEqualsFull(f *testing.F) {
 		for n, s := range services {
 			full.Update(n, s, endpoints[n], true)
 		}
-		for p := range st.IPVS.Bound {
+		for _, p := range step.Everything(st).Prefixes {
 			if Lingers(step, st, p) {
 				run(Unbind(step, st, p))
 			}
@@ -76,6 +76,9 @@ func checkSafe(t *testing.T, st State, after Op) {
 			if _, ok := st.IPVS.Virtual[k]; !ok {
 				t.Fatalf("after %q: %s passes the guard without a virtual server", after, k)
 			}
+			if !st.has(prefixMember(host(k.Addr), setVIP)) {
+				t.Fatalf("after %q: %s is served, but its address counts as no Service's and is dropped", after, k)
+			}
 			if !st.has(keyMember(k, setExternal)) && !st.has(keyMember(k, setExternalLocal)) && !st.holdsClusterIP(k) {
 				t.Fatalf("after %q: %s is served without a masquerade entry", after, k)
 			}
@@ -95,8 +98,13 @@ func checkSafe(t *testing.T, st State, after Op) {
 			t.Fatalf("after %q: %s has source ranges but is not restricted", after, k)
 		}
 	}
+	for k := range st.IPVS.Ports {
+		if !st.has(keyMember(k, setExternal)) && !st.has(keyMember(k, setExternalLocal)) && !st.has(keyMember(k, setHealth)) && after.Phase < PhaseOpen {
+			t.Fatalf("after %q: port %s is local without a masquerade entry", after, k)
+		}
+	}
 	for p := range st.IPVS.Bound {
-		if !st.has(prefixMember(p, setVIP)) {
+		if !st.has(prefixMember(p, setVIP)) && !st.has(prefixMember(p, setClusterIP)) {
 			t.Fatalf("after %q: %s is local but not guarded", after, p)
 		}
 	}
@@ -144,7 +152,7 @@ func (s State) holdsClusterIP(k ipvs.Key) bool {
 // withoutDrains leaves out the real servers that only wait for their connections to end.
 func withoutDrains(m *Model, st State) State {
 	out := NewState()
-	out.Sets, out.NFT, out.IPVS.Bound = st.Sets, st.NFT, st.IPVS.Bound
+	out.Sets, out.NFT, out.IPVS.Bound, out.IPVS.Ports = st.Sets, st.NFT, st.IPVS.Bound, st.IPVS.Ports
 	for set, elements := range out.NFT {
 		if len(elements) == 0 {
 			delete(out.NFT, set)

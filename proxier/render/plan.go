@@ -176,24 +176,25 @@ func (d *differ) prefix(p netip.Prefix) {
 		return
 	}
 	d.seen[p] = true
-	bound, clusterIP := d.model.wantsBound(p)
+	want := d.model.place(p)
 	lingers := !d.unbind && Lingers(d.model, d.state, p)
 	base := Op{Service: d.service, VIP: p}
 	if base.Service == (lb.Name{}) {
 		base.Service = d.model.vips[p.Addr()].service
 	}
-	d.member(base, prefixMember(p, setVIP), bound || lingers, PhaseGuard, PhaseUnguard)
-	d.member(base, prefixMember(p, setClusterIP), clusterIP, PhaseGuard, PhaseUnguard)
+	d.member(base, prefixMember(p, setOwn), want.own, PhaseAllow, PhaseDisallow)
+	d.member(base, prefixMember(p, setVIP), want.vip || lingers, PhaseGuard, PhaseUnguard)
+	d.member(base, prefixMember(p, setClusterIP), want.clusterIP, PhaseGuard, PhaseUnguard)
 
-	if p.IsSingleIP() && p.Addr().Is4() {
-		d.element(base, arpElement(p.Addr()), bound || lingers, PhaseGuard, PhaseUnguard)
-	}
 	source := d.model.facts.source(p.Addr())
 	have, isBound := d.state.IPVS.Bound[p]
+	if p.IsSingleIP() && p.Addr().Is4() {
+		d.element(base, arpElement(p.Addr()), want.bound || lingers && isBound, PhaseGuard, PhaseUnguard)
+	}
 	switch {
-	case bound && (!isBound || have != source):
+	case want.bound && (!isBound || have != source):
 		d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.Bind, Prefix: p, Source: source})
-	case !bound && isBound && !lingers:
+	case !want.bound && isBound && !lingers:
 		d.ipvs(base, PhaseUnbind, ipvs.Op{Verb: ipvs.Unbind, Prefix: p})
 	}
 }
@@ -221,21 +222,26 @@ func (d *differ) key(k ipvs.Key) {
 	}
 	if want && f.VIP {
 		// What guards the address goes with the frontend, also when only the frontend is retried.
-		d.prefix(d.model.binding(k.Addr))
+		for _, p := range d.model.bindings(k.Addr) {
+			d.prefix(p)
+		}
 	}
+	serves := want && f.Kind != HealthCheck
 	for _, set := range []string{setExternal, setExternalLocal} {
 		d.member(base, keyMember(k, set), want && f.masqueradeSet() == set, PhaseGuard, PhaseUnguard)
 	}
 	d.member(base, keyMember(k, setNoLocal), want && f.Drop == DropEverybody, PhaseGuard, PhaseOpen)
 	d.member(base, keyMember(k, setNoLocalOutside), want && f.Drop == DropOutside, PhaseGuard, PhaseOpen)
-	d.member(base, keyMember(k, setServed), want && f.VIP, PhaseOpen, PhaseClose)
+	d.member(base, keyMember(k, setServed), serves && f.VIP, PhaseOpen, PhaseClose)
+	d.member(base, keyMember(k, setHealth), want && !serves, PhaseOpen, PhaseClose)
 	d.member(base, loopbackMember(k), want && f.Loopback, PhaseOpen, PhaseClose)
 	d.ranges(base, f.Ranges)
-	d.element(base, frontendElement(k), want, PhaseGuard, PhaseUnguard)
+	d.element(base, frontendElement(k), serves, PhaseGuard, PhaseUnguard)
 	d.inside(k)
+	d.port(base, want && f.OnlyPort)
 	have, exists := d.state.IPVS.Virtual[k]
 	switch {
-	case want:
+	case serves:
 		d.virtual(base, f, have, exists)
 	case exists:
 		d.ipvs(base, PhaseDrain, ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k})
@@ -250,6 +256,18 @@ func (d *differ) inside(k ipvs.Key) {
 	set := setID(lb.FamilyOf(k.Addr), mapInside)
 	if mark, ok := d.state.NFT[set][elementKey(k)]; ok {
 		d.view(markKey(set.Family == nftables.IPv6, mark))
+	}
+}
+
+// port plans whether the frontend's port alone is local.
+func (d *differ) port(base Op, want bool) {
+	source := d.model.facts.source(base.Key.Addr)
+	have, isBound := d.state.IPVS.Ports[base.Key]
+	switch {
+	case want && (!isBound || have != source):
+		d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.BindPort, Key: base.Key, Source: source})
+	case !want && isBound:
+		d.ipvs(base, PhaseUnbind, ipvs.Op{Verb: ipvs.UnbindPort, Key: base.Key})
 	}
 }
 

@@ -17,8 +17,14 @@ func TestRetriedFrontendBringsItsGuards(t *testing.T) {
 	plan := Diff(m, NewState(), Touched{Keys: touched.Keys}).String()
 	for _, k := range touched.Keys {
 		f, _ := m.Frontend(k)
-		if guard := "set add " + prefixMember(m.binding(k.Addr), setVIP).op(false).String()[len("add "):]; f.VIP && !strings.Contains(plan, guard) {
-			t.Errorf("the plan for %s lacks %q:\n%s", k, guard, plan)
+		for _, p := range m.bindings(k.Addr) {
+			guard := prefixMember(p, setClusterIP)
+			if p.IsSingleIP() {
+				guard = prefixMember(p, setVIP)
+			}
+			if text := "set " + guard.op(false).String(); f.VIP && !strings.Contains(plan, text) {
+				t.Errorf("the plan for %s lacks %q:\n%s", k, text, plan)
+			}
 		}
 	}
 }

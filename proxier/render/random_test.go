@@ -41,6 +41,9 @@ func (c cluster) service(n lb.Name) lb.Service {
 	if c.chance(20) {
 		s.ExternalIPs = append(s.ExternalIPs, netip.MustParseAddr("192.168.50.11")) // this node's own
 	}
+	if c.chance(20) {
+		s.ExternalIPs = append(s.ExternalIPs, netip.MustParseAddr("192.168.50.12")) // another node's
+	}
 	if c.chance(40) {
 		s.LoadBalancerIPs = append(s.LoadBalancerIPs, c.addr4(203, 0, 3))
 	}
@@ -54,6 +57,9 @@ func (c cluster) service(n lb.Name) lb.Service {
 	}
 	if c.chance(20) {
 		s.Scheduler = "lc"
+	}
+	if s.ExternalLocal && c.chance(60) {
+		s.HealthCheckNodePort = uint16(30081 + c.r.IntN(3)) // clashes with node ports
 	}
 	for i := range 1 + c.r.IntN(3) {
 		p := lb.ServicePort{Name: fmt.Sprintf("p%d", i), Proto: []lb.Proto{lb.TCP, lb.UDP, lb.SCTP}[c.r.IntN(3)], Port: uint16(80 + c.r.IntN(3))}
@@ -88,6 +94,7 @@ var testFacts = Facts{
 	Local:        []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("fd50::11")},
 	NodePorts:    []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("100::8")}, // and a stand-in
 	Loopback:     []netip.Addr{netip.MustParseAddr("192.168.50.11"), netip.MustParseAddr("100::8")},
+	OnLink:       []netip.Prefix{netip.MustParsePrefix("192.168.50.0/24")},
 	ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 }
 

@@ -23,6 +23,7 @@ func Service(s lb.Service, slicesOf []lb.EndpointSlice, facts Facts, cfg Config)
 		for _, port := range s.Ports {
 			r.port(clusterIP, port, endpointsOf(slicesOf, family, port))
 		}
+		r.healthCheck(family)
 	}
 	return r.out
 }
@@ -48,7 +49,7 @@ func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, eps []
 	family := lb.FamilyOf(clusterIP)
 	views := Select(eps, r.facts.Node)
 	// One slice serves all frontends of a view: values are never changed, so they can be shared.
-	cluster, local := realServers(views.Cluster), realServers(views.Local)
+	cluster, local := r.realServers(views.Cluster), r.realServers(views.Local)
 	notCluster := others(eps, views.Cluster)
 	var notLocal []Other
 	if r.service.InternalLocal || r.service.ExternalLocal {
@@ -63,6 +64,7 @@ func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, eps []
 		outside, notOutside, masquerade = local, notLocal, MasqueradeNode
 	}
 
+	config := schedulerConfig(r.service, r.cfg)
 	dropIfEmpty := func(servers []ipvs.RealServer, whom Drop) Drop {
 		if views.Any && len(servers) == 0 {
 			return whom
@@ -71,19 +73,21 @@ func (r *serviceRenderer) port(clusterIP netip.Addr, port lb.ServicePort, eps []
 	}
 	external := Frontend{
 		PortName: port.Name, Masquerade: masquerade, Drop: dropIfEmpty(outside, DropEverybody),
-		Virtual: ipvs.VirtualServer{Config: r.config(), Real: outside}, Others: notOutside,
+		Virtual: ipvs.VirtualServer{Config: config, Real: outside}, Others: notOutside,
 	}
 	if r.service.ExternalLocal && r.cfg.NFTables {
 		external.Drop = dropIfEmpty(outside, DropOutside)
 		external.Inside = &View{
 			ID:      ViewID{r.service.Name, port.Name, port.Proto, family},
-			Virtual: ipvs.VirtualServer{Config: r.viewConfig(), Real: cluster}, Others: notCluster,
+			Virtual: ipvs.VirtualServer{Config: viewConfig(config), Real: cluster}, Others: notCluster,
 		}
 	}
-	r.add(clusterIP, port.Proto, port.Port, Frontend{
-		Kind: ClusterIP, PortName: port.Name, Masquerade: MasqueradeForeign, Drop: dropIfEmpty(inside, DropEverybody),
-		Virtual: ipvs.VirtualServer{Config: r.config(), Real: inside}, Others: notInside,
-	})
+	if !r.service.LocalListener || !r.facts.isLocal(clusterIP) {
+		r.add(clusterIP, port.Proto, port.Port, Frontend{
+			Kind: ClusterIP, PortName: port.Name, Masquerade: MasqueradeForeign, Drop: dropIfEmpty(inside, DropEverybody),
+			Virtual: ipvs.VirtualServer{Config: config, Real: inside}, Others: notInside,
+		})
+	}
 	for _, a := range ofFamily(r.service.ExternalIPs, family) {
 		r.add(a, port.Proto, port.Port, external.as(ExternalIP))
 	}
@@ -143,6 +147,9 @@ func (r *serviceRenderer) add(addr netip.Addr, proto lb.Proto, number uint16, f 
 		return // an external IP that is also a LoadBalancer IP, or a node address with the node port's number
 	}
 	f.Key, f.Service, f.Created, f.VIP = key, r.service.Name, r.service.Created, !r.facts.isLocal(addr)
+	if f.VIP && f.Kind != ClusterIP && r.facts.isNeighbour(addr) && !r.facts.inServiceCIDR(addr) {
+		f.VIP, f.OnlyPort = false, true
+	}
 	r.out = append(r.out, f)
 }
 
@@ -159,39 +166,6 @@ func (r *serviceRenderer) claimed(k ipvs.Key) bool {
 		r.seen[f.Key] = true
 	}
 	return r.seen[k]
-}
-
-func (r *serviceRenderer) config() ipvs.Config {
-	c := ipvs.Config{Scheduler: r.service.Scheduler, Persistence: r.service.Affinity}
-	if c.Scheduler == "" {
-		c.Scheduler = r.cfg.Scheduler
-	}
-	if c.Scheduler == "mh" {
-		c.Flags |= ipvs.FlagSched2 // mh-port, as kube-proxy sets it: the source port takes part in the hash
-	}
-	return c
-}
-
-// viewConfig is config for a virtual server that is found by mark. A persistent one of these would send connections to
-// the port that the client asked for, and not to the real server's (ip_vs_sched_persist in ip_vs_core.c). So affinity
-// is by a hash of the client's address, which moves as few clients as can be when endpoints change.
-func (r *serviceRenderer) viewConfig() ipvs.Config {
-	c := r.config()
-	if c.Persistence > 0 {
-		c = ipvs.Config{Scheduler: "mh", Flags: ipvs.FlagSched1} // mh-fallback: never to one that drains
-	}
-	return c
-}
-
-func realServers(eps []netip.AddrPort) []ipvs.RealServer {
-	if len(eps) == 0 {
-		return nil
-	}
-	out := make([]ipvs.RealServer, len(eps))
-	for i, e := range eps {
-		out[i] = ipvs.RealServer{Dest: ipvs.Dest{Addr: e.Addr(), Port: e.Port()}, Weight: 1}
-	}
-	return out
 }
 
 func ofFamily(addrs []netip.Addr, f lb.Family) []netip.Addr {

@@ -19,10 +19,15 @@ const (
 	setExternal = "EXTERNAL"
 	// setExternalLocal holds external frontends that keep the client's address (policy Local).
 	setExternalLocal = "EXTERNAL-LOCAL"
-	// setVIP holds every address and range that kube-hop made local: the guarded ones.
+	// setVIP holds every VIP that is local because kube-hop made it so: what is not in setServed is rejected there.
 	setVIP = "VIP"
-	// setClusterIP holds the ranges and addresses of ClusterIPs.
+	// setClusterIP holds the ranges of ClusterIPs, and the ClusterIPs outside of them. An address of a range that is
+	// not in setVIP belongs to no Service; what is sent there is dropped.
 	setClusterIP = "CLUSTER-IP"
+	// setOwn holds the addresses of ranges of ClusterIPs that the node has on an interface: they are not guarded.
+	setOwn = "OWN"
+	// setHealth holds the healthCheckNodePorts, which the daemon itself answers.
+	setHealth = "HEALTH-CHECK"
 	// setRanged holds the frontends that only sources in loadBalancerSourceRanges may use; setRange holds the pairs
 	// of such a frontend and a range. A pair comes before its frontend is restricted and goes after.
 	setRanged, setRange = "RANGED", "RANGE"
@@ -59,6 +64,8 @@ func Sets(f lb.Family) []iptables.Set {
 		{setExternalLocal, iptables.HashIPPort},
 		{setVIP, iptables.HashNet},
 		{setClusterIP, iptables.HashNet},
+		{setOwn, iptables.HashNet},
+		{setHealth, iptables.HashIPPort},
 		{setRanged, iptables.HashIPPort},
 		{setRange, iptables.HashIPPortNet},
 		{setNoLocal, iptables.HashIPPort},

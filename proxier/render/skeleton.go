@@ -14,6 +14,7 @@ const (
 	chainServices    = "KUBE-HOP-SERVICES"
 	chainGuard       = "KUBE-HOP-GUARD"
 	chainInput       = "KUBE-HOP-INPUT"
+	chainFlows       = "KUBE-HOP-FLOWS"
 	chainOutput      = "KUBE-HOP-OUTPUT"
 	chainForward     = "KUBE-HOP-FORWARD"
 	chainAccess      = "KUBE-HOP-ACCESS"
@@ -45,6 +46,7 @@ func Skeleton(f lb.Family, n lb.Node, cfg Config) iptables.Ruleset {
 			jumpNew("mangle", "OUTPUT", chainAccess, "kube-hop source ranges"),
 			{Table: "filter", Chain: "INPUT", Rule: rule("-m comment --comment %q -m conntrack --ctstate INVALID -j %s", "kube-hop invalid packets", chainInvalid)},
 			jumpNew("filter", "INPUT", chainInput, "kube-hop service guards"),
+			jumpIn("RELATED,ESTABLISHED", "filter", "INPUT", chainFlows, "kube-hop service traffic"),
 			jumpNew("filter", "OUTPUT", chainOutput, "kube-hop service guards"),
 			jump("filter", "FORWARD", chainForward, "kube-hop forwarding rules"),
 		},
@@ -57,7 +59,12 @@ func jump(table, chain, target, comment string) iptables.Jump {
 
 // jumpNew is jump for packets that open a connection.
 func jumpNew(table, chain, target, comment string) iptables.Jump {
-	return iptables.Jump{Table: table, Chain: chain, Rule: rule("-m comment --comment %q -m conntrack --ctstate NEW -j %s", comment, target)}
+	return jumpIn("NEW", table, chain, target, comment)
+}
+
+// jumpIn is jump for packets in one of the states of a connection.
+func jumpIn(states, table, chain, target, comment string) iptables.Jump {
+	return iptables.Jump{Table: table, Chain: chain, Rule: rule("-m comment --comment %q -m conntrack --ctstate %s -j %s", comment, states, target)}
 }
 
 func rule(format string, args ...any) iptables.Rule {
@@ -123,26 +130,38 @@ func notPod(f lb.Family, n lb.Node, cfg Config) string {
 	return ""
 }
 
-// filterChains keep everything but Service ports from being reached at a VIP, and let Service traffic be forwarded.
+// filterChains keep everything but Service ports from being reached at a VIP, and let Service traffic pass: whatever
+// the rules and the policy of INPUT and FORWARD are for the host itself, they are not for Services, as in kube-proxy's
+// iptables mode, where Service traffic never comes to INPUT.
 func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 	reject := "icmp-port-unreachable"
 	if f == lb.IPv6 {
 		reject = "icmp6-port-unreachable"
 	}
-	guard := rule("%s -j %s", matchSet(f, setVIP, "dst"), chainGuard)
+	guards := []iptables.Rule{
+		rule("%s -j %s", matchSet(f, setVIP, "dst"), chainGuard),
+		// RETURN, for what is to be done with the node's own addresses is up to the rules of others.
+		rule("%s -j RETURN", matchSet(f, setOwn, "dst")),
+		// An address of a ServiceCIDR that no Service has: nobody is to conclude anything from an answer.
+		rule("%s -j DROP", matchSet(f, setClusterIP, "dst")),
+	}
+	served := acceptAt(f, setServed)
+	onNode := []iptables.Rule{acceptAt(f, setExternal), acceptAt(f, setExternalLocal), acceptAt(f, setHealth)}
 	return []iptables.Chain{
 		{Table: "filter", Name: chainGuard, Rules: []iptables.Rule{
-			rule("%s -j RETURN", matchSet(f, setServed, "dst,dst")),
+			served,
+			acceptAt(f, setHealth),
 			// What goes on with a connection whose frontend is gone: a client takes an ICMP error for a passing
 			// trouble then, and would wait for minutes.
 			rule("-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset"),
 			rule("-j REJECT --reject-with %s", reject),
 		}},
 		{Table: "filter", Name: chainAccess, Rules: accessRules(f)},
-		{Table: "filter", Name: chainInput, Rules: []iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg), guard}},
+		{Table: "filter", Name: chainInput, Rules: slices.Concat([]iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg)}, guards, onNode)},
+		{Table: "filter", Name: chainFlows, Rules: slices.Concat([]iptables.Rule{served}, onNode)},
 		// IPVS takes the node's own connections before this chain (LOCAL_OUT priority -98); what arrives here
 		// with a VIP as destination has no virtual server.
-		{Table: "filter", Name: chainOutput, Rules: []iptables.Rule{guard}},
+		{Table: "filter", Name: chainOutput, Rules: guards},
 		{Table: "filter", Name: chainForward, Rules: []iptables.Rule{
 			rule("-m mark --mark %#x/%#x -j ACCEPT", cfg.Mark(), cfg.Mark()),
 			rule("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
@@ -174,6 +193,10 @@ func invalidChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 		}
 	}
 	return []iptables.Chain{c}
+}
+
+func acceptAt(f lb.Family, set string) iptables.Rule {
+	return rule("%s -j ACCEPT", matchSet(f, set, "dst,dst"))
 }
 
 // accessChains does for the node's own connections what filter INPUT does for those of others: IPVS takes them

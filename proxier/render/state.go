@@ -24,7 +24,7 @@ type State struct {
 
 // NewState returns an empty state.
 func NewState() State {
-	return StateOf(ipvs.State{Virtual: map[ipvs.Key]ipvs.VirtualServer{}, Bound: map[netip.Prefix]netip.Addr{}}, iptables.SetState{}, nftables.State{})
+	return StateOf(ipvs.State{Virtual: map[ipvs.Key]ipvs.VirtualServer{}, Bound: map[netip.Prefix]netip.Addr{}, Ports: map[ipvs.Key]netip.Addr{}}, iptables.SetState{}, nftables.State{})
 }
 
 // StateOf returns the state with these contents, which it keeps.
@@ -90,7 +90,7 @@ func (s State) RecordsKey(k ipvs.Key) bool {
 func (s State) Guards(a netip.Addr) bool {
 	for bits := 0; bits <= a.BitLen(); bits++ {
 		p, _ := a.Prefix(bits)
-		if s.has(prefixMember(p, setVIP)) {
+		if s.has(prefixMember(p, setVIP)) || s.has(prefixMember(p, setClusterIP)) {
 			return true
 		}
 	}
@@ -144,6 +144,10 @@ func (s State) record(o Op) {
 		s.IPVS.Bound[op.Prefix] = op.Source
 	case ipvs.Unbind:
 		delete(s.IPVS.Bound, op.Prefix)
+	case ipvs.BindPort:
+		s.IPVS.Ports[op.Key] = op.Source
+	case ipvs.UnbindPort:
+		delete(s.IPVS.Ports, op.Key)
 	case ipvs.DeleteVirtual:
 		delete(s.IPVS.Virtual, op.Key)
 	case ipvs.AddVirtual, ipvs.EditVirtual:

@@ -32,12 +32,18 @@ func (s State) Text() string {
 			fmt.Fprintf(&b, "  %s masq weight=%d\n", r.Dest, r.Weight)
 		}
 	}
-	for _, p := range sortedMapKeys(s.IPVS.Bound, comparePrefix) {
-		fmt.Fprintf(&b, "local %s", p)
-		if source := s.IPVS.Bound[p]; source.IsValid() {
+	bound := func(what string, source netip.Addr) {
+		fmt.Fprintf(&b, "local %s", what)
+		if source.IsValid() {
 			fmt.Fprintf(&b, " source %s", source)
 		}
 		b.WriteByte('\n')
+	}
+	for _, p := range sortedMapKeys(s.IPVS.Bound, comparePrefix) {
+		bound(p.String(), s.IPVS.Bound[p])
+	}
+	for _, k := range sortedMapKeys(s.IPVS.Ports, ipvs.Key.Compare) {
+		bound(k.String(), s.IPVS.Ports[k])
 	}
 	for _, set := range sortedMapKeys(s.Sets, strings.Compare) {
 		for _, e := range sortedMapKeys(s.Sets[set], iptables.Entry.Compare) {
@@ -80,6 +86,7 @@ func sortedMapKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K
 type jsonState struct {
 	VirtualServers []jsonVirtual       `json:"virtualServers"`
 	Local          []jsonBound         `json:"local"`
+	LocalPorts     []jsonPort          `json:"localPorts"`
 	Sets           map[string][]string `json:"sets"`
 	NFTables       map[string][]string `json:"nftables"`
 }
@@ -106,9 +113,24 @@ type jsonBound struct {
 	Source string       `json:"source,omitempty"`
 }
 
+type jsonPort struct {
+	Address  netip.Addr `json:"address"`
+	Port     uint16     `json:"port"`
+	Protocol string     `json:"protocol"`
+	Source   string     `json:"source,omitempty"`
+}
+
+// sourceText prints a source, empty for one that the kernel chooses.
+func sourceText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 // MarshalJSON prints the state as JSON, in the order of Text.
 func (s State) MarshalJSON() ([]byte, error) {
-	out := jsonState{VirtualServers: []jsonVirtual{}, Local: []jsonBound{}, Sets: map[string][]string{}, NFTables: map[string][]string{}}
+	out := jsonState{VirtualServers: []jsonVirtual{}, Local: []jsonBound{}, LocalPorts: []jsonPort{}, Sets: map[string][]string{}, NFTables: map[string][]string{}}
 	for _, k := range sortedMapKeys(s.IPVS.Virtual, ipvs.Key.Compare) {
 		v := s.IPVS.Virtual[k]
 		j := jsonVirtual{
@@ -121,11 +143,10 @@ func (s State) MarshalJSON() ([]byte, error) {
 		out.VirtualServers = append(out.VirtualServers, j)
 	}
 	for _, p := range sortedMapKeys(s.IPVS.Bound, comparePrefix) {
-		b := jsonBound{Prefix: p}
-		if source := s.IPVS.Bound[p]; source.IsValid() {
-			b.Source = source.String()
-		}
-		out.Local = append(out.Local, b)
+		out.Local = append(out.Local, jsonBound{Prefix: p, Source: sourceText(s.IPVS.Bound[p])})
+	}
+	for _, k := range sortedMapKeys(s.IPVS.Ports, ipvs.Key.Compare) {
+		out.LocalPorts = append(out.LocalPorts, jsonPort{k.Addr, k.Port, k.Proto.String(), sourceText(s.IPVS.Ports[k])})
 	}
 	for set, entries := range s.Sets {
 		list := []string{}
