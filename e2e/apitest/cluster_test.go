@@ -59,6 +59,8 @@ func TestAPI(t *testing.T) {
 		{"Lifecycle", testLifecycle},
 		{"ProxyNameLabel", testProxyNameLabel},
 		{"HeadlessSlice", testHeadlessSlice},
+		{"Events", testEvents},
+		{"NodeLabels", testNodeLabels},
 		{"Outage", testOutage}, // last: it leaves a new API server behind
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -42,7 +42,7 @@ func TestDrift(t *testing.T) {
 		{"nat table IPv6", "rules", "ip6tables -t nat -F"},
 		{"guard rules", "rules", "iptables -F KUBE-HOP-GUARD\niptables -F KUBE-HOP-INPUT\niptables -F KUBE-HOP-FORWARD"},
 		{"set entries", "set", "ipset flush KUBE-HOP-SERVED"},
-		{"set", "set", "ip6tables -F KUBE-HOP-GUARD\nipset destroy KUBE-HOP-6-SERVED"},
+		{"set", "set", "ip6tables -F KUBE-HOP-GUARD\nip6tables -F KUBE-HOP-FLOWS\nipset destroy KUBE-HOP-6-SERVED"},
 		{"rules of nf_tables", "nftables", "nft flush chain ip kube-hop reply-forward"},
 		{"elements of nf_tables", "nftables", "nft flush set ip kube-hop frontends"},
 		{"table of nf_tables", "nftables", "nft delete table ip6 kube-hop"},

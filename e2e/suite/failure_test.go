@@ -19,8 +19,7 @@ func TestOneFailureCostsOnlyItself(t *testing.T) {
 	c := quick(t)
 	n1 := c.nodes[0]
 	good, bad := newService("good", 41, c.A1), newService("bad", 42, c.A1)
-	bad.Annotations = map[string]string{schedulerAnnotation: "nonsense"}
-	// One frontend: the kernel asks modprobe for the scheduler at each try, which takes its time.
+	bad.Slices[0].Endpoints[0].Addresses[0] = "192.168.50.255" // IPVS takes no broadcast address
 	bad.Spec.ExternalIPs, bad.Status.LoadBalancer.Ingress = nil, nil
 	bad.Spec.Ports = bad.Spec.Ports[:1]
 	bad.Spec.Ports[0].NodePort = 0
@@ -35,14 +34,13 @@ func TestOneFailureCostsOnlyItself(t *testing.T) {
 	if v := n1.metric(t, "kubehop_failing_objects"); v != 1 {
 		t.Errorf("kubehop_failing_objects is %v, want 1", v)
 	}
-	awaitLog(t, log, "default/bad", "add virtual server", bad.at(4).String())
+	awaitLog(t, log, "default/bad", "add real server", bad.at(4).String())
 	n1.awaitHealth(t, http.StatusServiceUnavailable)
 	if err := c.everyoneIsServed(t, good); err != nil {
 		t.Error("the other Service while unhealthy: ", err)
 	}
 
-	bad.Annotations = nil
-	c.apply(t, bad)
+	c.apply(t, bad.withPods(c.A1))
 	n1.awaitHealth(t, http.StatusOK)
 	if v := n1.metric(t, "kubehop_failing_objects"); v != 0 {
 		t.Errorf("kubehop_failing_objects is %v at the end, want 0", v)
