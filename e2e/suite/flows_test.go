@@ -105,9 +105,9 @@ func (c *cluster) quiet(t *testing.T, server *testbed.Server) {
 	})
 }
 
-// busy waits until datagrams come from both inside and outside. A sender may take 30 s to come back to the same pod: the
-// pod's last answer, sent when the flow was gone, is then tracked as a flow of its own, whose addresses clash with those
-// of the sender's until it expires unanswered.
+// busy waits until datagrams come from both inside and outside. A sender may take 30 s to come back to the same pod;
+// presumably the pod's last answer, sent when the flow was gone, is then tracked as a flow of its own, whose addresses
+// clash with those of the sender's until it expires unanswered.
 func (c *cluster) busy(t *testing.T, server *testbed.Server) {
 	t.Helper()
 	server.Reset()
