@@ -71,9 +71,8 @@ func (c *cluster) follows(t *testing.T, frontends []netip.AddrPort, pods ...*tes
 	c.askAll(t, frontends, pods...)
 }
 
-// disappears waits until no node has the virtual servers. From then on every request must be refused at once, or for
-// addresses that are nobody's any more (lost), must not be answered.
-func (c *cluster) disappears(t *testing.T, frontends []netip.AddrPort, want error) {
+// disappears waits until no node has the virtual servers. From then on every request must end with one of the errors.
+func (c *cluster) disappears(t *testing.T, frontends []netip.AddrPort, want ...error) {
 	t.Helper()
 	for _, f := range frontends {
 		for _, n := range c.nodesOf(f.Addr()) {
@@ -86,20 +85,20 @@ func (c *cluster) disappears(t *testing.T, frontends []netip.AddrPort, want erro
 			})
 		}
 	}
-	c.fails(t, frontends, want)
+	c.fails(t, frontends, want...)
 }
 
-// fails asks once from every client; each must end with the error.
-func (c *cluster) fails(t *testing.T, frontends []netip.AddrPort, want error) {
+// fails asks once from every client; each must end with one of the errors.
+func (c *cluster) fails(t *testing.T, frontends []netip.AddrPort, want ...error) {
 	t.Helper()
 	timeout := 10 * time.Second
-	if errors.Is(want, testbed.ErrTimeout) {
+	if slices.Contains(want, testbed.ErrTimeout) {
 		timeout = 300 * time.Millisecond
 	}
 	for _, f := range frontends {
 		for _, client := range c.clients() {
 			answer, err := client.Ask(t.Context(), testbed.TCP, f, testbed.Timeout(timeout))
-			if !errors.Is(err, want) {
+			if !slices.ContainsFunc(want, func(w error) bool { return errors.Is(err, w) }) {
 				t.Errorf("%s to %s: answer %+v, error %v; want %v", client, f, answer, err, want)
 			}
 		}
