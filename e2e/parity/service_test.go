@@ -89,6 +89,16 @@ func singleFamily(s *corev1.Service, f corev1.IPFamily) {
 // is stored that the test needs.
 func (r *row) service(name string, opts ...option) *service {
 	r.Helper()
+	s := r.unbalanced(name, opts...)
+	if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		s.ingress(s.balancer...)
+	}
+	return s
+}
+
+// unbalanced is service without publishing the load balancer IPs.
+func (r *row) unbalanced(name string, opts ...option) *service {
+	r.Helper()
 	r.services++
 	n := r.services
 	if n > 250 {
@@ -111,9 +121,6 @@ func (r *row) service(name string, opts ...option) *service {
 	s.Service, err = controlplane.ApplyService(ctx, r.client, want)
 	r.must(err)
 	r.Cleanup(func() { s.delete() })
-	if want.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		s.ingress(s.balancer...)
-	}
 	return s
 }
 
