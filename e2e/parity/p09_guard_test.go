@@ -4,6 +4,7 @@ package parity
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"sync"
 	"testing"
@@ -20,7 +21,7 @@ const hostPort = 2222
 
 // TestP09HostSockets: on a VIP nothing answers but the Service's ports, also while Services come and go.
 func TestP09HostSockets(t *testing.T) {
-	r := begin(t, "P09", "Host sockets do not answer on VIPs")
+	r := begin(t, "P09", fmt.Sprintf("Host sockets do not answer on VIPs, also while a Service comes and goes %d times", rounds()))
 	for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} {
 		_, err := r.N1.Serve(r.Context(), proto, hostPort)
 		r.must(err)
@@ -39,7 +40,7 @@ func TestP09HostSockets(t *testing.T) {
 	r.hammerWhileChanging()
 }
 
-// hammerWhileChanging creates, changes and deletes a Service 200 times while the outside client asks for the node's
+// hammerWhileChanging creates, changes and deletes a Service again and again while the outside client asks for the node's
 // own port at its addresses. Its ClusterIP and its slices stay the same.
 func (r *row) hammerWhileChanging() {
 	r.Helper()
@@ -53,7 +54,7 @@ func (r *row) hammerWhileChanging() {
 		}
 	}
 	spec := s.Spec
-	for i := range 200 {
+	for i := range rounds() {
 		s.update(func(svc *corev1.Service) { svc.Spec.Ports[0].Port = int32(81 + i%7) })
 		r.must(controlplane.DeleteService(ctx, r.client, namespace, s.Name))
 		again := controlplane.NewService(namespace, s.Name, spec.Type)
@@ -65,6 +66,14 @@ func (r *row) hammerWhileChanging() {
 	r.settle()
 	stop()
 	clients.Wait()
+}
+
+// rounds is how often Services come and go in tests of what happens meanwhile.
+func rounds() int {
+	if testing.Short() {
+		return 20
+	}
+	return 200
 }
 
 // hammer asks again and again until ctx ends, and reports the first answer.

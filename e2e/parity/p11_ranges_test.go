@@ -4,6 +4,7 @@ package parity
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -16,11 +17,11 @@ import (
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
-// TestP11RangesHoldAlways: while a Service with loadBalancerSourceRanges comes, changes and goes 200 times, a client
+// TestP11RangesHoldAlways: while a Service with loadBalancerSourceRanges comes, changes and goes again and again, a client
 // outside of the ranges never gets an answer. What clients inside of them lose is tested where the changes can be
 // waited for one by one, in package suite.
 func TestP11RangesHoldAlways(t *testing.T) {
-	r := begin(t, "P11", "No moment without loadBalancerSourceRanges")
+	r := begin(t, "P11", fmt.Sprintf("No moment without loadBalancerSourceRanges in %d rounds of changes", rounds()))
 	ranges := [][]string{
 		{"10.244.1.0/24", "fd24:0:0:1::/64"}, {"10.244.0.0/16", "fd24::/48"}, {"192.168.50.12/32", "fd50::12/128"},
 	}
@@ -36,7 +37,7 @@ func TestP11RangesHoldAlways(t *testing.T) {
 		}
 	}
 	spec := s.Spec
-	for i := range 200 {
+	for i := range rounds() {
 		s.update(func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = ranges[i%len(ranges)] })
 		s.update(func(svc *corev1.Service) {
 			more := controlplane.TCP(81, podPort)
@@ -53,7 +54,7 @@ func TestP11RangesHoldAlways(t *testing.T) {
 	r.settle()
 	stop()
 	clients.Wait()
-	if tried.Load() < 200 {
+	if tried.Load() < int64(rounds()) {
 		r.Errorf("only %d requests were sent", tried.Load())
 	}
 }
