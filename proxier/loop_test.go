@@ -68,8 +68,12 @@ func (l *loopTable) virtualServers(t *testing.T) int {
 }
 
 func newLoop(minSync time.Duration) (*proxier.Proxier, *loopTable) {
+	return newLoopWith(minSync, iptablestest.NewFakeSets())
+}
+
+func newLoopWith(minSync time.Duration, sets iptables.Sets) (*proxier.Proxier, *loopTable) {
 	table := &loopTable{Fake: ipvstest.NewFake(nodeAddresses...)}
-	plane := proxier.Dataplane{IPVS: table, Sets: iptablestest.NewFakeSets(), Rules: map[lb.Family]iptables.Rules{lb.IPv4: iptablestest.NewFakeRules()}}
+	plane := proxier.Dataplane{IPVS: table, Sets: sets, Rules: map[lb.Family]iptables.Rules{lb.IPv4: iptablestest.NewFakeRules()}}
 	return proxier.New(loopConfig(minSync), plane, metrics.New(), time.Now), table
 }
 
@@ -154,6 +158,34 @@ func TestManyServicesInParts(t *testing.T) {
 	}
 	if slices.Max(parts) > 512 {
 		t.Errorf("parts of %v virtual servers", parts)
+	}
+}
+
+// TestForeignSetCostsOnlyWhatNeedsIt: another program's set in the place of one of ours keeps nothing else from being
+// served, and a frontend that needs it stays closed.
+func TestForeignSetCostsOnlyWhatNeedsIt(t *testing.T) {
+	sets := iptablestest.NewFakeSets()
+	foreign := iptables.Set{Name: "KUBE-HOP-RANGE", Type: iptables.HashNet, Family: iptables.IPv4, MaxElem: 10}
+	if err := sets.Ensure(t.Context(), []iptables.Set{foreign}); err != nil {
+		t.Fatal(err)
+	}
+	p, table := newLoopWith(0, sets)
+	ranged := service(2)
+	ranged.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("203.0.113.2")}
+	ranged.SourceRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	p.Tracker.SetService(service(1))
+	p.Tracker.SetService(ranged)
+	p.Tracker.Synced()
+	p.Sync(t.Context())
+	state, err := table.Dump(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]bool{"10.96.0.1": true, "10.96.0.2": true, "203.0.113.2": false} {
+		_, got := state.Virtual[ipvs.Key{Addr: netip.MustParseAddr(addr), Port: 80, Proto: ipvs.TCP}]
+		if got != want {
+			t.Errorf("virtual server at %s: %v, want %v", addr, got, want)
+		}
 	}
 }
 

@@ -107,23 +107,29 @@ func (p *Proxier) prepareTables(ctx context.Context) error {
 	return nil
 }
 
-func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) error {
-	if err := p.plane.Sets.Ensure(ctx, render.Sets(f)); err != nil {
-		return fmt.Errorf("sets of %s: %w", f, err)
+// prepareFamily makes the sets and rules of a family what they should be. One set that another program has made with
+// another type costs only what needs that set: its entries are refused, and what the rules find in it matches nothing of
+// ours, so that restricted frontends are closed and not open.
+func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) (err error) {
+	if err = p.plane.Sets.Ensure(ctx, render.Sets(f)); err != nil {
+		err = fmt.Errorf("sets of %s: %w", f, err)
+		if !errors.Is(err, iptables.ErrSetType) {
+			return err
+		}
 	}
 	want := render.Skeleton(f, p.facts.Node, p.cfg.Render)
-	differences, err := p.plane.Rules[f].Check(ctx, want)
-	if err != nil {
-		return fmt.Errorf("rules of %s: %w", f, err)
+	differences, checked := p.plane.Rules[f].Check(ctx, want)
+	if checked != nil {
+		return errors.Join(err, fmt.Errorf("rules of %s: %w", f, checked))
 	}
 	if len(differences) > 0 {
-		if err := p.plane.Rules[f].Apply(ctx, want); err != nil {
-			return fmt.Errorf("rules of %s: %w", f, err)
+		if applied := p.plane.Rules[f].Apply(ctx, want); applied != nil {
+			return errors.Join(err, fmt.Errorf("rules of %s: %w", f, applied))
 		}
 		p.repaired(ctx, "rules", differences)
 	}
 	p.rules[f] = want
-	return nil
+	return err
 }
 
 // repaired logs and counts drift, once the kernel's state has been adopted: before that it is set-up.
