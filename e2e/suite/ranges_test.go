@@ -19,7 +19,7 @@ import (
 func TestRangesHoldAlways(t *testing.T) {
 	rounds := 200
 	if testing.Short() {
-		rounds = 30
+		rounds = 12
 	}
 	c := shared(t)
 	inside := netip.AddrPortFrom(c.manyAddresses(t, 1)[0], 0)
