@@ -35,11 +35,11 @@ func TestP33LoopbackNodePort(t *testing.T) {
 		r.Errorf("net.ipv4.conf.all.route_localnet is %s, want 0", got)
 	}
 	s.update(func(s *corev1.Service) { etpLocal(s) })
-	s.endpoints(ready(r.A1))
+	s.endpoints(ready(r.B1))
 	r.settle()
-	each(answeredBy(r.A1).seeing(r.N1))
+	each(answeredBy(r.B1).seeing(r.N1)) // the node is not outside: policy Local does not bind it
 
 	r.restart(r.N1, "--nodeport-addresses=primary")
 	each(refused())
-	r.expect(r.N1, s.N(r.N1), answeredBy(r.A1))
+	r.expect(r.N1, s.N(r.N1), answeredBy(r.B1))
 }

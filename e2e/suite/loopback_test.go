@@ -65,9 +65,13 @@ func TestLoopbackNodePort(t *testing.T) {
 	})
 	m.Spec.SessionAffinity = corev1.ServiceAffinityNone
 	m.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
-	c.apply(t, m.withPods(c.A2))
+	c.apply(t, m)
 	each("local", func(t *testing.T, p testbed.Proto, f frontend) {
-		c.askEvenly(t, node, p, f, "a2")
+		c.askEvenly(t, node, p, f, "a2", "b2") // the node is not outside
+	})
+	c.apply(t, m.withPods(c.B2))
+	each("local elsewhere", func(t *testing.T, p testbed.Proto, f frontend) {
+		c.askEvenly(t, node, p, f, "b2")
 	})
 	c.checkNoLocalnet(t, m)
 	c.drop(t, m.Name)
@@ -168,6 +172,7 @@ func TestLoopbackOnly(t *testing.T) {
 	before := pins()
 	c := fresh(t, options{nodes: oneNode, args: []string{"--nodeport-addresses=localhost"}})
 	m := newService("loopback-only", 74, c.A2)
+	m.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 	c.apply(t, m)
 	for _, p := range []testbed.Proto{testbed.TCP, testbed.UDP} {
 		for i, f := range m.loopback() {
