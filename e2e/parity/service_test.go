@@ -174,6 +174,18 @@ func (s *service) update(change func(*corev1.Service)) {
 	}))
 }
 
+// recreate deletes the Service, but not its slices, and stores it again as it was.
+func (s *service) recreate(spec corev1.ServiceSpec) {
+	s.row.Helper()
+	ctx := s.row.Context()
+	s.row.must(controlplane.DeleteService(ctx, s.row.client, namespace, s.Name))
+	again := controlplane.NewService(namespace, s.Name, spec.Type)
+	again.Spec = spec
+	_, err := controlplane.ApplyService(ctx, s.row.client, again)
+	s.row.must(err)
+	s.ingress(s.balancer...)
+}
+
 // delete deletes the Service and its slices. Deleting twice is harmless.
 func (s *service) delete() {
 	if err := s.remove(context.WithoutCancel(s.row.Context())); err != nil {
