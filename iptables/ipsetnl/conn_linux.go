@@ -3,17 +3,12 @@ package ipsetnl
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-hop/kube-hop/internal/nlattr"
+	"github.com/kube-hop/kube-hop/internal/nlsock"
 )
-
-// answerTimeout bounds the wait for one answer. The kernel works on a request before sendto returns, so nothing
-// but a lost answer takes that long.
-const answerTimeout = 10 * time.Second
 
 // receiveSize holds any message: a failed batch comes back whole (20 kB), and the kernel builds listings in
 // buffers of at most 32 kB.
@@ -23,28 +18,15 @@ const nfgenSize = 4 // struct nfgenmsg in linux/netfilter/nfnetlink.h
 
 // conn is a netlink socket to ipset. It stays in the network namespace that it was opened in.
 type conn struct {
-	fd  int
+	*nlsock.Socket
+
 	seq uint32
-	buf []byte
 }
 
 func dial() (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return nil, fmt.Errorf("open netlink socket: %w", err)
-	}
-	timeout := unix.NsecToTimeval(int64(answerTimeout))
-	err = errors.Join(
-		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
-	)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up netlink socket: %w", err), unix.Close(fd))
-	}
-	return &conn{fd: fd, buf: make([]byte, receiveSize)}, nil
+	s, err := nlsock.Open(unix.NETLINK_NETFILTER, receiveSize, false) // a refused batch says in what it repeats which entry it is about
+	return &conn{Socket: s}, err                                      //nolint:wrapcheck // it says what failed
 }
-
-func (c *conn) close() error { return unix.Close(c.fd) } //nolint:wrapcheck // the caller says what was closed
 
 // requestError is the kernel's answer to a request that failed.
 type requestError struct {
@@ -59,13 +41,12 @@ func (e *requestError) Unwrap() error { return e.errno }
 // valid until each returns.
 func (c *conn) do(cmd uint8, flags uint16, attrs []byte, each func(attrs []byte) error) error {
 	c.seq++
-	err := unix.Sendto(c.fd, c.request(cmd, flags, attrs), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	if err != nil {
-		return fmt.Errorf("send to netlink: %w", err)
+	if err := c.Send(c.request(cmd, flags, attrs)); err != nil {
+		return err
 	}
 	var errs []error // of each; the answer is read to its end all the same
 	for {
-		b, err := c.receive()
+		b, err := c.Receive()
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -93,24 +74,6 @@ func (c *conn) request(cmd uint8, flags uint16, attrs []byte) []byte {
 	b = binary.NativeEndian.AppendUint32(b, 0)          // the kernel knows our port
 	b = append(b, nfprotoIPv4, unix.NFNETLINK_V0, 0, 0) // ipset does not look at this family
 	return append(b, attrs...)
-}
-
-// receive returns what one datagram holds.
-func (c *conn) receive() ([]byte, error) {
-	for {
-		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
-		switch {
-		case errors.Is(err, unix.EINTR): // a socket with a timeout is not restarted after a signal
-			continue
-		case errors.Is(err, unix.EAGAIN):
-			return nil, fmt.Errorf("no answer from netlink within %s", answerTimeout)
-		case err != nil:
-			return nil, fmt.Errorf("receive from netlink: %w", err)
-		case n > len(c.buf):
-			return nil, fmt.Errorf("netlink message of %d bytes", n)
-		}
-		return c.buf[:n], nil
-	}
 }
 
 // message handles one message and tells whether it is the answer's last.

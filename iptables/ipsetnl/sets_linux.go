@@ -29,7 +29,7 @@ func Open() (*Sets, error) {
 		return nil, fmt.Errorf("ipset: %w", err)
 	}
 	if err := checkProtocol(c); err != nil {
-		return nil, errors.Join(fmt.Errorf("ipset: %w", err), c.close())
+		return nil, errors.Join(fmt.Errorf("ipset: %w", err), c.Close())
 	}
 	return &Sets{conn: c}, nil
 }
@@ -38,7 +38,7 @@ func Open() (*Sets, error) {
 func (s *Sets) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.conn.close(); err != nil {
+	if err := s.conn.Close(); err != nil {
 		return fmt.Errorf("ipset: close: %w", err)
 	}
 	return nil

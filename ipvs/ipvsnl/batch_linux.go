@@ -3,14 +3,14 @@ package ipvsnl
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/kube-hop/kube-hop/internal/nlattr"
+	"github.com/kube-hop/kube-hop/internal/nlsock"
 	"github.com/kube-hop/kube-hop/ipvs"
 )
 
@@ -20,20 +20,19 @@ const (
 	// batchBytes bounds what one system call sends. The kernel copies it whole, so it must fit the socket's send
 	// buffer (net.core.wmem_default, 212992 by default, of which bookkeeping takes a part).
 	batchBytes = 32 << 10
-	// answerTimeout bounds the wait for one answer. The kernel works on a batch before sendto returns, so nothing
-	// but a lost answer takes that long.
-	answerTimeout = 10 * time.Second
+	// answerSize holds the answers that come in one datagram, a few dozen bytes each.
+	answerSize = 8 << 10
 )
 
 // batcher sends many requests with one system call and reads one answer for all of them, where moby/ipvs sends one
 // and waits for its answer. Requests that the kernel refuses are few: their order and exact outcome is left to
 // the caller.
 type batcher struct {
-	fd     int
+	*nlsock.Socket
+
 	family uint16 // the number of the generic netlink family IPVS
 	seq    uint32
 	out    []byte
-	in     []byte
 }
 
 // openBatcher opens a socket in the network namespace, the calling thread's if ns is not open.
@@ -42,33 +41,14 @@ func openBatcher(ns netns.NsHandle, h *netlink.Handle) (b *batcher, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for IPVS: %w", err)
 	}
+	b = &batcher{family: family.ID}
 	err = inNamespace(ns, func() (err error) {
-		b, err = newBatcher(family.ID)
-		return err
+		// Capped: the repeated requests of a whole batch would not fit the receive buffer.
+		b.Socket, err = nlsock.Open(unix.NETLINK_GENERIC, answerSize, true)
+		return err //nolint:wrapcheck // it says what failed
 	})
 	return b, err
 }
-
-// newBatcher opens a socket in the calling thread's network namespace.
-func newBatcher(family uint16) (*batcher, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_GENERIC)
-	if err != nil {
-		return nil, fmt.Errorf("open netlink socket: %w", err)
-	}
-	timeout := unix.NsecToTimeval(int64(answerTimeout))
-	err = errors.Join(
-		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
-		// A refusal repeats the request unless told not to; of a whole batch that would not fit the receive buffer.
-		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1),
-	)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up netlink socket: %w", err), unix.Close(fd))
-	}
-	return &batcher{fd: fd, family: family, in: make([]byte, 8<<10)}, nil
-}
-
-func (b *batcher) close() { _ = unix.Close(b.fd) } // it held nothing that could be lost
 
 // send tries the operations from the first on, as many as one system call takes. It returns how many it took, and
 // which of those the kernel refused.
@@ -83,9 +63,8 @@ func (b *batcher) send(ops []ipvs.Op) (taken int, refused map[int]error, err err
 	}
 	// The kernel answers in order, and unless asked only what it refuses: with the last answer all are known.
 	binary.NativeEndian.PutUint16(b.out[last+6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-	err = unix.Sendto(b.fd, b.out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	if err != nil {
-		return taken, nil, fmt.Errorf("send to netlink: %w", err)
+	if err := b.Send(b.out); err != nil {
+		return taken, nil, err //nolint:wrapcheck // it says what failed
 	}
 	refused, err = b.answers(first)
 	return taken, refused, err
@@ -95,23 +74,18 @@ func (b *batcher) send(ops []ipvs.Op) (taken int, refused map[int]error, err err
 func (b *batcher) answers(first uint32) (map[int]error, error) {
 	var refused map[int]error
 	for {
-		n, _, err := unix.Recvfrom(b.fd, b.in, 0)
-		switch {
-		case errors.Is(err, unix.EINTR): // a socket with a timeout is not restarted after a signal
-			continue
-		case errors.Is(err, unix.EAGAIN):
-			return refused, fmt.Errorf("no answer from netlink within %s", answerTimeout)
-		case err != nil:
-			return refused, fmt.Errorf("receive from netlink: %w", err)
+		m, err := b.Receive()
+		if err != nil {
+			return refused, err //nolint:wrapcheck // it says what failed
 		}
-		for m := b.in[:n]; len(m) >= unix.NLMSG_HDRLEN+4; {
+		for len(m) >= unix.NLMSG_HDRLEN+4 {
 			length := int(binary.NativeEndian.Uint32(m))
 			if length < unix.NLMSG_HDRLEN+4 || length > len(m) {
 				return refused, fmt.Errorf("%w: message of %d bytes in %d", errWire, length, len(m))
 			}
 			kind, seq := binary.NativeEndian.Uint16(m[4:]), binary.NativeEndian.Uint32(m[8:])
 			errno := -int32(binary.NativeEndian.Uint32(m[unix.NLMSG_HDRLEN:])) //nolint:gosec // a negative errno
-			m = m[min((length+3)&^3, len(m)):]
+			m = m[min(nlattr.Align4(length), len(m)):]
 			if kind != unix.NLMSG_ERROR || int32(seq-first) < 0 { //nolint:gosec // the distance on the circle
 				continue // the rest of a batch that was given up
 			}

@@ -2,10 +2,10 @@ package ipvsnl
 
 import (
 	"encoding/binary"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kube-hop/kube-hop/internal/nlattr"
 	"github.com/kube-hop/kube-hop/ipvs"
 )
 
@@ -82,71 +82,47 @@ func appendRequest(b []byte, family uint16, seq uint32, op ipvs.Op) []byte {
 }
 
 func appendService(b []byte, op ipvs.Op, whole bool) []byte {
-	start := len(b)
-	b = appendAttr(b, attrService|unix.NLA_F_NESTED, nil)
+	b, start := nlattr.Open(b, attrService)
 	s := service(op.Key, op.Config)
-	b = appendAttr16(b, svcFamily, s.AddressFamily)
+	b = append16(b, svcFamily, s.AddressFamily)
 	if op.Key.Mark != 0 {
-		b = appendAttr32(b, svcMark, op.Key.Mark)
+		b = append32(b, svcMark, op.Key.Mark)
 	} else {
-		b = appendAttr16(b, svcProtocol, s.Protocol)
-		b = appendAttr(b, svcAddress, s.Address)
+		b = append16(b, svcProtocol, s.Protocol)
+		b = nlattr.Append(b, svcAddress, s.Address...)
 		b = appendPort(b, svcPort, op.Key.Port)
 	}
 	if whole {
-		b = appendAttr(b, svcScheduler, append([]byte(op.Config.Scheduler), 0))
-		b = appendAttr(b, svcFlags, binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, s.Flags), ^uint32(0)))
-		b = appendAttr32(b, svcTimeout, uint32(op.Config.Persistence/time.Second)) //nolint:gosec // Validate bounds it
-		b = appendAttr32(b, svcNetmask, s.Netmask)
+		b = nlattr.AppendString(b, svcScheduler, op.Config.Scheduler)
+		b = nlattr.Append(b, svcFlags, binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, s.Flags), ^uint32(0))...)
+		b = append32(b, svcTimeout, s.Timeout)
+		b = append32(b, svcNetmask, s.Netmask)
 	}
-	return closeAttr(b, start)
+	return nlattr.Close(b, start)
 }
 
 func appendDest(b []byte, r ipvs.RealServer, whole bool) []byte {
-	start := len(b)
-	b = appendAttr(b, attrDest|unix.NLA_F_NESTED, nil)
-	b = appendAttr(b, destAddress, r.Addr.AsSlice())
+	b, start := nlattr.Open(b, attrDest)
+	b = nlattr.Append(b, destAddress, r.Addr.AsSlice()...)
 	b = appendPort(b, destPort, r.Port)
 	if whole {
-		b = appendAttr32(b, destMethod, methodMasq)
-		b = appendAttr32(b, destWeight, uint32(r.Weight)) //nolint:gosec // Validate bounds it
-		b = appendAttr32(b, destUpper, 0)
-		b = appendAttr32(b, destLower, 0)
+		b = append32(b, destMethod, methodMasq)
+		b = append32(b, destWeight, uint32(r.Weight)) //nolint:gosec // Validate bounds it
+		b = append32(b, destUpper, 0)
+		b = append32(b, destLower, 0)
 	}
-	return closeAttr(b, start)
+	return nlattr.Close(b, start)
 }
 
-// appendAttr appends a struct nlattr with its value, padded to four bytes.
-func appendAttr(b []byte, kind uint16, value []byte) []byte {
-	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(value))) //nolint:gosec // at most 36 bytes
-	b = binary.NativeEndian.AppendUint16(b, kind)
-	b = append(b, value...)
-	for len(b)%unix.NLA_ALIGNTO != 0 {
-		b = append(b, 0)
-	}
-	return b
+// append16 and append32 append numbers in the machine's byte order, as IPVS wants all but ports.
+func append16(b []byte, kind, v uint16) []byte {
+	return nlattr.Append(b, kind, binary.NativeEndian.AppendUint16(nil, v)...)
 }
 
-func appendAttr16(b []byte, kind, v uint16) []byte {
-	var value [2]byte
-	binary.NativeEndian.PutUint16(value[:], v)
-	return appendAttr(b, kind, value[:])
-}
-
-func appendAttr32(b []byte, kind uint16, v uint32) []byte {
-	var value [4]byte
-	binary.NativeEndian.PutUint32(value[:], v)
-	return appendAttr(b, kind, value[:])
+func append32(b []byte, kind uint16, v uint32) []byte {
+	return nlattr.Append(b, kind, binary.NativeEndian.AppendUint32(nil, v)...)
 }
 
 func appendPort(b []byte, kind, port uint16) []byte {
-	var value [2]byte
-	binary.BigEndian.PutUint16(value[:], port)
-	return appendAttr(b, kind, value[:])
-}
-
-// closeAttr sets the length of the nested attribute that begins at start.
-func closeAttr(b []byte, start int) []byte {
-	binary.NativeEndian.PutUint16(b[start:], uint16(len(b)-start)) //nolint:gosec // some hundred bytes
-	return b
+	return nlattr.Append(b, kind, byte(port>>8), byte(port))
 }

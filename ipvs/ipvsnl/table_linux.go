@@ -127,7 +127,7 @@ func (t *Table) Close() {
 		t.routes.Close()
 	}
 	if t.requests != nil {
-		t.requests.close()
+		_ = t.requests.Close() // it held nothing that could be lost
 	}
 	if t.proc != nil {
 		_ = t.proc.Close() // it was only read

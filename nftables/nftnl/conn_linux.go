@@ -4,18 +4,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-hop/kube-hop/internal/nlattr"
+	"github.com/kube-hop/kube-hop/internal/nlsock"
 	"github.com/kube-hop/kube-hop/nftables"
 )
 
 const (
-	// answerTimeout bounds the wait for one answer. The kernel works on a request before sendto returns, so nothing
-	// but a lost answer takes that long.
-	answerTimeout = 10 * time.Second
 	// receiveSize holds any message: the kernel builds listings in buffers of at most 32 kB.
 	receiveSize = 64 << 10
 	headSize    = unix.NLMSG_HDRLEN + 4 // struct nlmsghdr and struct nfgenmsg (linux/netfilter/nfnetlink.h)
@@ -23,27 +20,14 @@ const (
 
 // conn is a netlink socket to nf_tables. It stays in the network namespace that it was opened in.
 type conn struct {
-	fd  int
+	*nlsock.Socket
+
 	seq uint32
-	buf []byte
 }
 
 func dial() (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return nil, fmt.Errorf("open netlink socket: %w", err)
-	}
-	timeout := unix.NsecToTimeval(int64(answerTimeout))
-	err = errors.Join(
-		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
-		// A refusal repeats the request unless told not to.
-		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1),
-	)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up netlink socket: %w", err), unix.Close(fd))
-	}
-	return &conn{fd: fd, buf: make([]byte, receiveSize)}, nil
+	s, err := nlsock.Open(unix.NETLINK_NETFILTER, receiveSize, true)
+	return &conn{Socket: s}, err //nolint:wrapcheck // it says what failed
 }
 
 // request is one message to nf_tables.
@@ -94,8 +78,8 @@ func (c *conn) transact(requests []request, try bool) (refused map[int]error, er
 		c.seq++
 		out = appendMark(out, unix.NFNL_MSG_BATCH_END, c.seq)
 	}
-	if err := unix.Sendto(c.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, fmt.Errorf("send to netlink: %w", err)
+	if err := c.Send(out); err != nil {
+		return nil, err
 	}
 	return c.answers(begin, len(requests))
 }
@@ -103,7 +87,7 @@ func (c *conn) transact(requests []request, try bool) (refused map[int]error, er
 // answers reads until the answer to the last of n requests that follow the message numbered begin.
 func (c *conn) answers(begin uint32, n int) (refused map[int]error, err error) {
 	for {
-		b, err := c.receive()
+		b, err := c.Receive()
 		if err != nil {
 			return refused, err
 		}
@@ -140,12 +124,12 @@ func (c *conn) dump(r request, each func(attrs []byte) error) error {
 	c.seq++
 	r.flags |= unix.NLM_F_DUMP
 	out := appendRequest(nil, r, c.seq)
-	if err := unix.Sendto(c.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("send to netlink: %w", err)
+	if err := c.Send(out); err != nil {
+		return err
 	}
 	var failed error // of each; the answer is read to its end all the same
 	for end := false; !end; {
-		b, err := c.receive()
+		b, err := c.Receive()
 		if err != nil {
 			return errors.Join(failed, err)
 		}
@@ -203,22 +187,4 @@ func parseErrno(b []byte) (unix.Errno, error) {
 		return 0, nlattr.ErrShort
 	}
 	return unix.Errno(-int32(binary.NativeEndian.Uint32(b))), nil //nolint:gosec // a negative errno
-}
-
-// receive returns what one datagram holds.
-func (c *conn) receive() ([]byte, error) {
-	for {
-		n, _, err := unix.Recvfrom(c.fd, c.buf, unix.MSG_TRUNC)
-		switch {
-		case errors.Is(err, unix.EINTR): // a socket with a timeout is not restarted after a signal
-			continue
-		case errors.Is(err, unix.EAGAIN):
-			return nil, fmt.Errorf("no answer from netlink within %s", answerTimeout)
-		case err != nil:
-			return nil, fmt.Errorf("receive from netlink: %w", err)
-		case n > len(c.buf):
-			return nil, fmt.Errorf("netlink message of %d bytes", n)
-		}
-		return c.buf[:n], nil
-	}
 }
