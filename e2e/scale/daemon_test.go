@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -23,8 +21,6 @@ const (
 	metricsURL  = "http://" + metricsAddr + "/metrics"
 	// deadline only ends a run that hangs.
 	deadline = 20 * time.Minute
-	// ticksPerSecond is USER_HZ, the unit of times in /proc/PID/stat on every architecture that Go runs on.
-	ticksPerSecond = 100
 )
 
 // daemon is one run of kube-hop.
@@ -114,48 +110,24 @@ func (d *daemon) syncSeconds(t *testing.T) (seconds float64, count int) {
 	return m[name+"_sum"] / 2, int(m[name+"_count"]) / 2
 }
 
-// peak returns the most memory that was resident so far, in MiB.
-func (d *daemon) peak(t *testing.T) float64 { t.Helper(); return d.status(t, "VmHWM") / 1024 }
-
-// resident returns the memory that is resident, in MiB.
-func (d *daemon) resident(t *testing.T) float64 { t.Helper(); return d.status(t, "VmRSS") / 1024 }
-
-// status returns a number of /proc/PID/status.
-func (d *daemon) status(t *testing.T, field string) float64 {
+// memory returns how much memory is resident and the most that was so far, in MiB.
+func (d *daemon) memory(t *testing.T) (resident, peak float64) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.Pid()))
+	r, p, err := d.Memory()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, field+":"); ok {
-			v, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return v
-		}
-	}
-	t.Fatalf("no %s in /proc/%d/status", field, d.Pid())
-	return 0
+	return float64(r) / (1 << 20), float64(p) / (1 << 20)
 }
 
 // cpu returns the processor time used so far, of user and kernel.
 func (d *daemon) cpu(t *testing.T) time.Duration {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.Pid()))
+	used, err := d.CPU()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Fields 14 and 15; the second one, the name, may hold blanks. Source: proc_pid_stat(5).
-	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	user, uerr := strconv.Atoi(fields[11])
-	system, serr := strconv.Atoi(fields[12])
-	if err := errors.Join(uerr, serr); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(user+system) * time.Second / ticksPerSecond
+	return used
 }
 
 // saveProfile writes a processor profile of the next seconds into the folder that PROFILE names, if any. It returns

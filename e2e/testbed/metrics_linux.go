@@ -13,6 +13,20 @@ import (
 // Metrics reads a Prometheus endpoint as the host sees it, such as http://127.0.0.1:10249/metrics, and returns the
 // sum of every series of each metric name.
 func (h *Host) Metrics(ctx context.Context, url string) (map[string]float64, error) {
+	series, err := h.Series(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]float64{}
+	for s, v := range series {
+		name, _, _ := strings.Cut(s, "{")
+		sums[name] += v
+	}
+	return sums, nil
+}
+
+// Series is Metrics with every series by itself, under its name and labels as they are served.
+func (h *Host) Series(ctx context.Context, url string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -29,7 +43,7 @@ func (h *Host) Metrics(ctx context.Context, url string) (map[string]float64, err
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("metrics of %s: %s", h.Name, resp.Status)
 	}
-	sums := map[string]float64{}
+	series := map[string]float64{}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
 		line := lines.Text()
@@ -37,13 +51,12 @@ func (h *Host) Metrics(ctx context.Context, url string) (map[string]float64, err
 		if end < 0 || strings.HasPrefix(line, "#") {
 			continue
 		}
-		name, _, _ := strings.Cut(line[:end], "{")
 		if v, err := strconv.ParseFloat(line[end+1:], 64); err == nil {
-			sums[name] += v
+			series[line[:end]] = v
 		}
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", h.Name, err)
 	}
-	return sums, nil
+	return series, nil
 }
