@@ -28,6 +28,7 @@ const (
 	etcdSocket     = "etcd.sock"
 	etcdPeerSocket = "etcd-peer.sock"
 	kubeconfigFile = "kubeconfig"
+	etcdData       = "etcd"
 )
 
 const (
@@ -89,6 +90,10 @@ func (c *ControlPlane) Client() kubernetes.Interface { return c.client }
 
 // Kubeconfig returns the path of a kubeconfig for the address that the API server listens on, with all rights.
 func (c *ControlPlane) Kubeconfig() string { return filepath.Join(c.opts.Dir, kubeconfigFile) }
+
+// Data returns the folder with what is stored, for [Options].Data of a later control plane. It may be copied once Close
+// has returned.
+func (c *ControlPlane) Data() string { return filepath.Join(c.opts.Dir, etcdData) }
 
 // Close ends the API server and etcd and returns when both are gone. Closing twice is harmless.
 func (c *ControlPlane) Close() {

@@ -54,6 +54,26 @@ func TestObjectsSurviveAPIServerRestart(t *testing.T) {
 	}
 }
 
+func TestDataBeginsALaterControlPlane(t *testing.T) {
+	ctx := t.Context()
+	earlier := start(t, controlplane.Options{})
+	svc := createDualStack(ctx, t, earlier.Client())
+	earlier.Close()
+	later := start(t, controlplane.Options{Data: earlier.Data()})
+	got, err := later.Client().CoreV1().Services("default").Get(ctx, svc.Name, metav1.GetOptions{})
+	if err != nil || got.UID != svc.UID {
+		t.Errorf("service %s in the later control plane: %v, %v", svc.Name, got, err)
+	}
+	if err := controlplane.DeleteService(ctx, later.Client(), "default", svc.Name); err != nil {
+		t.Error(err)
+	}
+	later.Close()
+	again := start(t, controlplane.Options{Data: earlier.Data()})
+	if _, err := again.Client().CoreV1().Services("default").Get(ctx, svc.Name, metav1.GetOptions{}); err != nil {
+		t.Errorf("what a later control plane deleted is gone for all: %v", err)
+	}
+}
+
 func TestApplyIsRepeatable(t *testing.T) {
 	ctx := t.Context()
 	client := start(t, controlplane.Options{}).Client()

@@ -26,6 +26,9 @@ type Options struct {
 	// ServiceCIDRs are the ranges of cluster addresses, at most one for each family, the main family first: it
 	// must be that of ListenAddr if the API server publishes itself. Default 10.96.0.0/16 and fd00:96::/112.
 	ServiceCIDRs []netip.Prefix
+	// Data is a folder with the stored objects of an earlier control plane, see [ControlPlane.Data], to begin with. It
+	// is copied and stays as it is. Default: nothing is stored.
+	Data string
 	// Netns names the network namespace, as ip-netns does, that the API server listens in; "" is the caller's.
 	// Its loopback is brought up. This needs CAP_SYS_ADMIN.
 	Netns string
@@ -46,6 +49,11 @@ func (o Options) complete() (Options, error) {
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return o, fmt.Errorf("create control plane folder: %w", err)
+	}
+	if o.Data != "" {
+		if err := os.CopyFS(filepath.Join(o.Dir, etcdData), os.DirFS(o.Data)); err != nil {
+			return o, fmt.Errorf("copy stored objects: %w", err)
+		}
 	}
 	if !o.ListenAddr.IsValid() {
 		o.ListenAddr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -108,7 +116,7 @@ func (o Options) command(program string, args []string) command {
 func etcdArgs() []string {
 	client, peer := "unix://"+etcdSocket, "unix://"+etcdPeerSocket
 	return []string{
-		"--data-dir=etcd",
+		"--data-dir=" + etcdData,
 		"--listen-client-urls=" + client,
 		"--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer,
