@@ -4,7 +4,7 @@ GO ?= go
 export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build demo test unit kernel e2e race fuzz bench scale parity lint manifests verify clean
+.PHONY: help build demo test unit kernel e2e race fuzz bench bench-quick bench-core scale parity lint manifests verify clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,8 +31,14 @@ race: ## unit and script tests with the race detector
 fuzz: ## each fuzz target for FUZZTIME (default 20s)
 	@hack/fuzz
 
-bench: ## Go benchmarks of the core
-	$(GO) test -run '^$$' -bench . -benchmem ./proxier/...
+bench: ## kube-hop and kube-proxy with 1,000 to 20,000 Services: writes docs/benchmarks.md (SUBJECTS=, SIZES=; hours)
+	@hack/bench
+
+bench-quick: ## the same with 200 and 1,000 Services and fewer measurements (minutes)
+	@hack/bench quick
+
+bench-core: ## Go benchmarks of the core, without a kernel; two outputs of COUNT=10 compare with benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./proxier/... ./informers
 
 scale: ## 10,000 Services with 10 endpoints on a real kernel, adopted after a restart (SCALE=n for another number)
 	@hack/scale

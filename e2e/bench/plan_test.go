@@ -1,0 +1,72 @@
+//go:build e2e && linux
+
+package bench
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// plan is what is measured and for how long.
+type plan struct {
+	sizes     []int         // numbers of Services, in this order
+	bin       string        // folder of etcd, kube-apiserver and kube-proxy
+	out       string        // folder of results and stores
+	shared    bool          // others use the machine
+	start     time.Duration // a start may take that long
+	changes   int           // of one endpoint
+	budget    time.Duration // the changes may take that long all together; then fewer have to do
+	churn     time.Duration // how long steady changes go on
+	rate      int           // steady changes a second
+	idle      time.Duration
+	samples   int // connections and requests of the data path
+	burstMost int // Services that change in a burst, a fifth of all at most
+}
+
+// planned reads the plan from the environment, as hack/bench sets it.
+func planned(t *testing.T) plan {
+	t.Helper()
+	p := plan{
+		sizes: []int{1000, 5000, 20000}, bin: os.Getenv("CONTROLPLANE_BIN"), out: os.Getenv("BENCH_OUT"),
+		shared: os.Getenv("BENCH_SHARED") != "", start: 15 * time.Minute,
+		changes: 200, budget: 10 * time.Minute, churn: time.Minute, rate: 100, idle: 3 * time.Minute, samples: 2000, burstMost: 1000,
+	}
+	if os.Getenv("BENCH_QUICK") != "" {
+		p.sizes, p.start, p.changes, p.budget = []int{200, 1000}, 6*time.Minute, 30, 2*time.Minute
+		p.churn, p.idle, p.samples = 10*time.Second, 30*time.Second, 500
+	}
+	if p.bin == "" || p.out == "" {
+		const reason = "needs CONTROLPLANE_BIN and BENCH_OUT"
+		if os.Getenv("REQUIRE_KERNEL") == "1" {
+			t.Fatal("REQUIRE_KERNEL=1: ", reason)
+		}
+		t.Skip(reason)
+	}
+	if text := os.Getenv("SIZES"); text != "" {
+		sizes, err := parseSizes(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.sizes = sizes
+	}
+	return p
+}
+
+// smallest is the fewest Services that can be measured: enough for changes of different ones.
+const smallest = 50
+
+func parseSizes(text string) ([]int, error) {
+	var sizes []int
+	for _, word := range strings.Fields(text) {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < smallest || n > 100_000 {
+			return nil, fmt.Errorf("SIZES: %s is not a number from %d to 100000", word, smallest)
+		}
+		sizes = append(sizes, n)
+	}
+	return sizes, nil
+}

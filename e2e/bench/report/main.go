@@ -1,0 +1,35 @@
+// Command report makes docs/benchmarks.md out of files of results.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/kube-hop/kube-hop/e2e/bench/result"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(1)
+	}
+}
+
+// run writes the tables of all results in the files.
+func run(files []string, w io.Writer) error {
+	var all []result.Result
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		results, err := result.Read(f)
+		_ = f.Close() // was only read
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, results...)
+	}
+	return result.Write(w, all)
+}

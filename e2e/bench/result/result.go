@@ -1,0 +1,88 @@
+// Package result is what the benchmark measures: its figures, how they are kept in a file, and the tables and the
+// comparison with the targets that are made of them.
+package result
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Result is one figure of one subject at one size.
+type Result struct {
+	Figure   string  `json:"figure"`   // ID of one of Figures
+	Subject  string  `json:"subject"`  // such as kube-proxy-nftables
+	Services int     `json:"services"` // how many there were
+	Value    float64 `json:"value"`    // in the unit of the figure
+	// AtLeast says that what was measured had not ended when its time was up, so that Value is less than the truth.
+	AtLeast bool `json:"atLeast,omitempty"`
+	// Samples is how many single measurements Value is made of; 0 for a figure that is one measurement.
+	Samples int    `json:"samples,omitempty"`
+	Note    string `json:"note,omitempty"` // one line about this measurement
+	Version string `json:"version"`        // of the subject, as it prints it
+	Kernel  string `json:"kernel"`         // as uname -r prints it
+	// Shared says that others used the machine meanwhile.
+	Shared bool   `json:"shared,omitempty"`
+	Date   string `json:"date"` // such as 2026-11-25
+}
+
+// String returns the line that shows the progress of a run.
+func (r Result) String() string {
+	title, unit := r.Figure, ""
+	if f, ok := figure(r.Figure); ok {
+		title, unit = f.Title, f.Unit
+	}
+	return fmt.Sprintf("== %-20s n=%-6d %-64s %s %s", r.Subject, r.Services, title, r.text(), unit)
+}
+
+// Append adds a result to a file, as one line of JSON; a run that is cut short keeps what it had.
+func Append(path string, r Result) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("result %s: %w", r.Figure, err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("append result %s: %w", r.Figure, err)
+	}
+	_, err = f.Write(append(line, '\n'))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("append result %s: %w", r.Figure, err)
+	}
+	return nil
+}
+
+// Read reads what Append wrote. Of several results of one figure, subject and size the last one counts.
+func Read(r io.Reader) ([]Result, error) {
+	at := map[cell]int{}
+	var out []Result
+	lines := bufio.NewScanner(r)
+	for n := 1; lines.Scan(); n++ {
+		var res Result
+		if err := json.Unmarshal(lines.Bytes(), &res); err != nil {
+			return nil, fmt.Errorf("results, line %d: %w", n, err)
+		}
+		k := res.cell()
+		if i, ok := at[k]; ok {
+			out[i] = res
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, res)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	return out, nil
+}
+
+// cell is the place of a result in the tables.
+type cell struct {
+	figure, subject string
+	services        int
+}
+
+func (r Result) cell() cell { return cell{r.Figure, r.Subject, r.Services} }
