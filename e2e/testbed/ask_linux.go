@@ -61,7 +61,7 @@ func (h *Host) connect(ctx context.Context, proto Proto, dst netip.AddrPort, r r
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	derr := h.Do(func() error {
-		d := net.Dialer{Control: reuseAddress}
+		d := net.Dialer{Control: reuseAddress, KeepAlive: -1} // package net would send probes, and an idle connection be none
 		d.SetMultipathTCP(false)
 		switch proto {
 		case TCP:

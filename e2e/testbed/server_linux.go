@@ -47,8 +47,8 @@ func (h *Host) Serve(ctx context.Context, proto Proto, port uint16) (*Server, er
 }
 
 func (s *Server) listen(ctx context.Context) error {
-	var cfg net.ListenConfig
-	cfg.SetMultipathTCP(false) // plain TCP, as the applications behind Services
+	cfg := net.ListenConfig{KeepAlive: -1} // as in connect
+	cfg.SetMultipathTCP(false)             // plain TCP, as the applications behind Services
 	any6 := net.JoinHostPort("::", strconv.Itoa(int(s.Port)))
 	switch s.Proto {
 	case TCP:
