@@ -22,6 +22,7 @@ type row struct {
 	*cluster
 
 	res   result.Result
+	seen  string // figures for the table, should the row pass
 	begin time.Time
 
 	mu sync.Mutex // expectations are checked side by side
@@ -35,6 +36,9 @@ func begin(t *testing.T, id, title string) *row {
 		ID: id, Title: title, Subject: c.subject.name, Version: c.version, Kernel: c.kernel, Outcome: result.Pass,
 	}}
 	t.Cleanup(r.end) // the first to be registered is the last to run
+	if result.OneLine(title) != title {
+		r.Fatalf("the title does not fit the table: %s", title)
+	}
 	if err := c.dead(); err != nil {
 		r.Fatalf("before the test: %v", err)
 	}
@@ -63,6 +67,9 @@ func (r *row) end() {
 	if r.Failed() && r.res.Reason == "" {
 		r.res.Reason = "see the log of the run"
 	}
+	if r.res.Outcome == result.Pass {
+		r.res.Reason = result.OneLine(r.seen)
+	}
 	fmt.Println(r.res)
 	if out := os.Getenv("PARITY_OUT"); out != "" {
 		if err := result.Append(filepath.Join(out, r.subject.name+".jsonl"), r.res); err != nil {
@@ -85,6 +92,17 @@ func (r *row) Errorf(format string, args ...any) {
 	r.Helper()
 	r.note(fmt.Sprintf(format, args...))
 	r.T.Errorf(format, args...)
+}
+
+// saw adds figures to what the table shows of a row that passes.
+func (r *row) saw(format string, args ...any) {
+	r.Helper()
+	text := fmt.Sprintf(format, args...)
+	r.Log(text)
+	if r.seen != "" {
+		text = "; " + text
+	}
+	r.seen += text
 }
 
 // Fatalf says what is wrong and ends the test.
@@ -119,6 +137,20 @@ func (r *row) settle() {
 func (r *row) until(what string, try func() error) {
 	r.Helper()
 	r.must(r.await(r.Context(), what, try))
+}
+
+// idle lets time pass in which nobody sends anything: how long something is remembered is what some rows are about.
+func (r *row) idle(d time.Duration) {
+	r.Helper()
+	r.Logf("idle for %s", d)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.Context().Done():
+		r.Fatalf("%v", context.Cause(r.Context()))
+	}
+	r.must(r.dead())
 }
 
 // restart starts the subject on the node again with further flags, and after the test without them.

@@ -31,7 +31,7 @@ type Result struct {
 	Version string  `json:"version"` // of the subject, as it prints it
 	Kernel  string  `json:"kernel"`  // as uname -r prints it
 	Outcome Outcome `json:"outcome"`
-	Reason  string  `json:"reason,omitempty"` // one line: what was seen, or why the row does not apply
+	Reason  string  `json:"reason,omitempty"` // one line: what was seen, or why the row does not apply; of a pass, figures
 	Seconds float64 `json:"seconds"`          // that it took
 }
 

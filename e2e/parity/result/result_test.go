@@ -25,6 +25,7 @@ func results() []result.Result {
 		row("P17", "kube-hop", result.Pass, ""),
 		row("C-C-pod", "kube-proxy-ipvs", result.Pass, ""),
 		row("P57", "kube-proxy-ipvs", result.NotApplicable, "no scheduler per Service"),
+		row("P50", "kube-hop", result.Pass, "2 ms"),
 		row("P-undef", "kube-hop", result.Pass, ""),
 		row("C-C-pod", "another", result.Pass, ""),
 	}

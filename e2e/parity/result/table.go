@@ -131,12 +131,12 @@ func (t *table) outcome(id, subject string) string {
 	}
 }
 
-// reasons lists what was seen where a row failed or did not apply.
+// reasons lists what was seen where a row failed, did not apply, or has something to say beside that it passed.
 func (t *table) reasons(b *strings.Builder) {
 	b.WriteString("\n## What was seen\n\n| | subject | |\n|---|---|---|\n")
 	for _, id := range t.ids {
 		for _, s := range t.subjects {
-			if r, ok := t.cells[id][s]; ok && r.Outcome != Pass {
+			if r, ok := t.cells[id][s]; ok && r.Reason != "" {
 				fmt.Fprintf(b, "| %s | %s | %s: %s |\n", id, s, r.Outcome, cell(r.Reason))
 			}
 		}
