@@ -47,10 +47,10 @@ func (r *row) serve(h *testbed.Host, proto testbed.Proto, port uint16) {
 	r.Cleanup(func() { _ = s.Close() })
 }
 
-// run runs a command on a host.
+// run runs a command on a host, also at the end of the row.
 func (r *row) run(h *testbed.Host, command ...string) {
 	r.Helper()
-	if out, err := h.Command(r.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
+	if out, err := h.Command(context.WithoutCancel(r.Context()), command[0], command[1:]...).CombinedOutput(); err != nil {
 		r.Fatalf("%v on %s: %v: %s", command, h, err, out)
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
@@ -112,52 +110,6 @@ func TestP19PortReuse(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestP20Affinity: a sticky client moves on with its next connection when its endpoint drains, and not before.
-func TestP20Affinity(t *testing.T) {
-	r := begin(t, "P20", "Session affinity: one endpoint, until it drains; a changed timeout loses nothing; UDP too")
-	s := r.service("p20", affinity(600), over(testbed.TCP, testbed.UDP))
-	for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} {
-		s.endpoints(ready(r.A1), ready(r.B1))
-		r.settle()
-		f := s.overProto(proto).C()
-		first := r.sticky(f)
-		s.update(func(s *corev1.Service) { s.Spec.SessionAffinityConfig.ClientIP.TimeoutSeconds = new(int32(700)) })
-		r.settle()
-		for i, pod := range r.sticky(f) {
-			if pod != first[i] {
-				r.Errorf("%s: %s was answered by %s, after the timeout changed by %s", proto, f.at[i], first[i], pod)
-			}
-		}
-		for i, pod := range first {
-			leaving, staying := r.A1, r.B1
-			if pod == r.B1.Name {
-				leaving, staying = r.B1, r.A1
-			}
-			s.endpoints(terminating(leaving), ready(staying))
-			r.settle()
-			one := f
-			one.at = f.at[i : i+1]
-			r.expect(r.A2, one, answeredBy(staying))
-			s.endpoints(ready(r.A1), ready(r.B1))
-			r.settle()
-		}
-	}
-}
-
-// sticky returns which endpoint answers all of a2's requests at each address.
-func (r *row) sticky(f frontend) []string {
-	r.Helper()
-	var out []string
-	for _, dst := range f.at {
-		tally := r.A2.AskMany(r.Context(), fewest, f.proto, dst)
-		if len(tally.Pods) != 1 || len(tally.Errors) > 0 {
-			r.Fatalf("%s: %d requests were answered by %v, errors %v", dst, tally.N, tally.Pods, tally.Errors)
-		}
-		out = append(out, keys(tally.Pods)...)
-	}
-	return out
 }
 
 // TestP21Flapping: connections do not notice that the readiness of their endpoint comes and goes.
