@@ -14,6 +14,8 @@ type Packet struct {
 	Outgoing bool
 	// Reset is set for a TCP segment that ends its connection.
 	Reset bool
+	// Opens is set for a TCP segment that asks for a connection: a SYN, but not the one that answers it.
+	Opens bool
 }
 
 // IP protocol numbers with ports at the same place. Source: IANA protocol numbers.
@@ -42,8 +44,11 @@ func parsePacket(b []byte) (p Packet, ok bool) {
 	if len(body) >= 4 && (p.Proto == numTCP || p.Proto == numUDP || p.Proto == numSCTP) {
 		sport, dport = binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])
 	}
-	const flags, rst = 13, 1 << 2 // RFC 9293, section 3.1
-	p.Reset = p.Proto == numTCP && len(body) > flags && body[flags]&rst != 0
+	const flags, syn, rst, ack = 13, 1 << 1, 1 << 2, 1 << 4 // RFC 9293, section 3.1
+	if p.Proto == numTCP && len(body) > flags {
+		p.Reset = body[flags]&rst != 0
+		p.Opens = body[flags]&(syn|ack) == syn
+	}
 	p.Src, p.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
 	return p, true
 }
