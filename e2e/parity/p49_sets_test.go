@@ -12,16 +12,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kube-hop/kube-hop/e2e/controlplane"
+	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
+// TestP49SetSize: sets of both families hold more than ipset's default of 65,536 entries.
 func TestP49SetSize(t *testing.T) {
-	r := begin(t, "P49", "More than 65,536 external frontends: every sampled one answers, masqueraded")
+	const services, ports, ips = 20, 100, 34
+	r := begin(t, "P49", fmt.Sprintf("%d external frontends in each family, more than a set's default of 65,536 entries: "+
+		"every sampled one answers, masqueraded; other ports are refused", services*ports*ips))
 	if r.subject.name == "kube-proxy-ipvs" {
-		r.notApplicable("68,000 entries, each added by a process of 0.15 s and more, take hours; its sets end at 65,536 by their creation")
-	}
-	const services, ports, ips = 20, 100, 34 // 68,000 frontends
-	at := func(ip, port int) netip.AddrPort {
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, 0, byte(1 + ip)}), uint16(1000+port))
+		r.notApplicable("136,000 entries, each added by a process of 0.15 s and more, take hours; its sets end at 65,536 by their creation")
 	}
 	r.alone()
 	n := r.spare()
@@ -31,30 +31,40 @@ func TestP49SetSize(t *testing.T) {
 			r.Errorf("%v", err)
 		}
 	})
+	first := []netip.Addr{netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("2001:db8:49::1")}
 	r.many("p49", services, r.B1, func(i int, s *corev1.Service) {
-		families4(s)
 		s.Spec.Ports = nil
 		for p := range ports {
-			port := controlplane.TCP(int32(at(0, i*ports+p).Port()), podPort)
+			port := controlplane.TCP(int32(1000+i*ports+p), podPort)
 			port.Name = fmt.Sprintf("p%d", p)
 			s.Spec.Ports = append(s.Spec.Ports, port)
 		}
-		for ip := range ips {
-			s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, at(ip, 0).Addr().String())
+		for _, a := range first {
+			for range ips {
+				s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, a.String())
+				a = a.Next()
+			}
 		}
 	})
 	n.start()
 	begin := time.Now()
 	want := answeredBy(r.B1).seeing(n.Host)
-	for sample := 0; sample < ips*services*ports; sample += 4999 {
-		dst := at(sample/(services*ports), sample%(services*ports))
-		if err := within(15*time.Minute, func() error { return r.check(n.pod, "TCP", dst, want) }); err != nil {
-			r.Fatalf("%s: %v", dst, err)
+	for _, a := range first {
+		ip := 0 // that of a, counted from the first
+		for sample := 0; sample < services*ports*ips; sample += 4999 {
+			for ; ip < sample/(services*ports); ip++ {
+				a = a.Next()
+			}
+			dst := netip.AddrPortFrom(a, uint16(1000+sample%(services*ports)))
+			if err := within(15*time.Minute, func() error { return r.check(n.pod, testbed.TCP, dst, want) }); err != nil {
+				r.Fatalf("%s: %v", dst, err)
+			}
 		}
+		r.expect(n.pod, at("an address of them", testbed.TCP, 999, a), refused())
 	}
-	r.Logf("the last sample answered %.0f s after the start", time.Since(begin).Seconds())
+	r.saw("the last sample answered %.0f s after the start", time.Since(begin).Seconds())
 	if r.subject.ipvs {
-		r.Logf("%s", n.do("ipset list -t | grep -E 'Name|Number|Header'"))
+		r.Logf("sets and their sizes:\n%s", n.do("ipset list -t | awk '/^Name:/ {n=$2} /^Number/ && $4 {print n, $4}'"))
 	}
 	if log := r.daemons[n.Host].Tail(1000); strings.Contains(log, "full") {
 		r.Errorf("the log speaks of a full set")
