@@ -109,6 +109,10 @@ type Tables interface {
 	// Dump returns the elements of those of the tables' sets that exist.
 	Dump(ctx context.Context, of []Table) (State, error)
 
+	// Generation returns a number that every change of the namespace's nf_tables changes, in any table and by any
+	// program: while it stays, so does all that Dump returned. It costs one request, whatever there is.
+	Generation(ctx context.Context) (uint32, error)
+
 	// Apply tries every operation, in order, whatever becomes of the others, and returns those that failed (nil if
 	// none did). Adding the present and deleting the absent succeed; adding to a map a key that has another mark
 	// replaces the mark, with no moment in between; deleting goes by the key alone. Any operation on an absent set

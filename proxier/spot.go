@@ -29,6 +29,14 @@ const (
 type pace struct {
 	full time.Time  // when everything is to be read again
 	left []ipvs.Key // virtual servers that spot checks have not read in this round
+	nft  nftPace
+}
+
+// nftPace is when the elements of nf_tables were last found as they were left. Until the generation of the kernel's
+// tables changes they are so still: whoever changes them, this daemon included, changes it.
+type nftPace struct {
+	known      bool
+	generation uint32
 }
 
 // noteFull notes a verification of everything, which took so long.
@@ -87,16 +95,8 @@ func (p *Proxier) spotCheck(ctx context.Context) error {
 			return fmt.Errorf("set %s has %d entries instead of %d: %w", s.Name, got, want, errDrift)
 		}
 	}
-	if p.plane.NFT != nil {
-		elements, err := p.plane.NFT.Dump(ctx, p.tables)
-		if err != nil {
-			return fmt.Errorf("reading nf_tables: %w", err)
-		}
-		for set, want := range p.state.NFT {
-			if got := len(elements[set]); got != len(want) {
-				return fmt.Errorf("set %s has %d elements instead of %d: %w", set, got, len(want), errDrift)
-			}
-		}
+	if err := p.spotCheckNFT(ctx); err != nil {
+		return err
 	}
 	bound, err := p.plane.IPVS.Bound(ctx)
 	if err != nil {
@@ -120,6 +120,32 @@ func (p *Proxier) spotCheck(ctx context.Context) error {
 			return fmt.Errorf("virtual server %s %w", k, errDrift)
 		}
 	}
+	return nil
+}
+
+// spotCheckNFT compares all elements, unless nothing has changed in the kernel's nf_tables since it last did.
+func (p *Proxier) spotCheckNFT(ctx context.Context) error {
+	if p.plane.NFT == nil {
+		return nil
+	}
+	generation, err := p.plane.NFT.Generation(ctx) // before looking: what changes meanwhile is found next time
+	if err != nil {
+		return fmt.Errorf("reading nf_tables: %w", err)
+	}
+	clean := nftPace{known: true, generation: generation}
+	if p.pace.nft == clean {
+		return nil
+	}
+	elements, err := p.plane.NFT.Dump(ctx, p.tables)
+	if err != nil {
+		return fmt.Errorf("reading nf_tables: %w", err)
+	}
+	for set, want := range p.state.NFT {
+		if got := elements[set]; !maps.Equal(got, want) {
+			return fmt.Errorf("set %s has %d elements instead of %d, or other ones: %w", set, len(got), len(want), errDrift)
+		}
+	}
+	p.pace.nft = clean
 	return nil
 }
 

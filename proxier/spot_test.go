@@ -15,7 +15,10 @@ import (
 	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/loopback/loopbacktest"
 	"github.com/kube-hop/kube-hop/metrics"
+	"github.com/kube-hop/kube-hop/nftables"
+	"github.com/kube-hop/kube-hop/nftables/nftablestest"
 	"github.com/kube-hop/kube-hop/proxier"
+	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
 // slowTable takes a second to read everything, and counts how often that and the reading of some is done.
@@ -112,6 +115,54 @@ func TestSpotCheckFindsDamage(t *testing.T) {
 				t.Errorf("%d reads of everything, want one", table.dumps-1)
 			}
 		})
+	}
+}
+
+// TestUnchangedNFTablesAreNotReadAgain: elements are read only if somebody has changed nf_tables since they were last
+// found in order. Then whatever is not as it was left is found.
+func TestUnchangedNFTablesAreNotReadAgain(t *testing.T) {
+	table := &slowTable{Fake: ipvstest.NewFake(nodeAddresses...), now: time.Unix(1_700_000_000, 0), read: map[ipvs.Key]int{}}
+	nft := nftablestest.NewFake()
+	config := loopConfig(0)
+	config.Render.NFTables = true
+	p := proxier.New(config, proxier.Dataplane{
+		IPVS: table, Sets: iptablestest.NewFakeSets(), NFT: nft,
+		Rules: map[lb.Family]iptables.Rules{lb.IPv4: iptablestest.NewFakeRules()},
+	}, metrics.New(), func() time.Time { return table.now })
+	p.Tracker.SetService(service(1))
+	p.Tracker.Synced()
+	p.Sync(t.Context())
+
+	readsAre := func(when string, want ...int) {
+		t.Helper()
+		for i, want := range want {
+			before := nft.Dumps()
+			p.Inspect(t.Context())
+			if got := nft.Dumps() - before; got != want {
+				t.Errorf("%s, check %d: the elements are read %d times, want %d", when, i, got, want)
+			}
+		}
+	}
+	readsAre("after the start", 1, 0, 0)
+	foreign := nftables.Table{Family: nftables.IPv4, Name: "somebody", Sets: []nftables.Set{{Name: "set", Key: nftables.IPv4Addr}}}
+	if _, err := nft.Ensure(t.Context(), []nftables.Table{foreign}); err != nil {
+		t.Fatal(err)
+	}
+	readsAre("after a change by others", 1, 0)
+	if table.dumps != 1 {
+		t.Errorf("%d reads of everything where nothing was damaged", table.dumps-1)
+	}
+
+	ours := nftables.SetID{Family: nftables.IPv4, Table: "kube-hop", Name: "frontends"}
+	key := nftables.Key{Addr: netip.MustParseAddr("10.96.0.1"), Proto: uint8(ipvs.TCP), Port: 80}
+	other := key
+	other.Port = 81
+	nft.Apply(t.Context(), []nftables.Op{{Set: ours, Key: other}, {Set: ours, Key: key, Delete: true}})
+	p.Inspect(t.Context()) // as many as before, but another one
+	elements, err := nft.Dump(t.Context(), render.Tables(render.Facts{}, config.Render))
+	_, back := elements[ours][key]
+	if err != nil || !back || len(elements[ours]) != 1 || table.dumps != 2 {
+		t.Errorf("%v, elements %v, %d more reads of everything", err, elements[ours], table.dumps-1)
 	}
 }
 

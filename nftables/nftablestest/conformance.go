@@ -32,6 +32,7 @@ func Conformance(t *testing.T, open func(t *testing.T) nftables.Tables) {
 		{"a bad element stops no other", testBad},
 		{"tables of others are left alone", testForeign},
 		{"an ended context fails the rest", testEnded},
+		{"every change counts", testGeneration},
 		{"random operations", testRandom},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, env{open(t)}) })
@@ -344,12 +345,58 @@ func testEnded(t *testing.T, e env) {
 	all := []nftables.Table{table}
 	_, errEnsure := e.Ensure(ctx, all)
 	_, errDump := e.Dump(ctx, all)
-	for what, err := range map[string]error{"ensure": errEnsure, "dump": errDump, "remove": e.Remove(ctx, all)} {
+	_, errGeneration := e.Generation(ctx)
+	for what, err := range map[string]error{"ensure": errEnsure, "dump": errDump, "generation": errGeneration, "remove": e.Remove(ctx, all)} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 	e.wantElements(t, all)
+}
+
+// testGeneration: what changes something changes the number, also in a table of others; what only looks does not.
+func testGeneration(t *testing.T, e env) {
+	ours, theirs := Skeleton(nftables.IPv4), Skeleton(nftables.IPv6)
+	theirs.Name = "somebody"
+	one := op(ours, ours.Sets[1], 1)
+	other := one
+	other.Mark = 9
+	last := e.generation(t)
+	for _, step := range []struct {
+		what    string
+		changes bool
+		do      func()
+	}{
+		{"making tables", true, func() { e.mustEnsure(t, ours) }},
+		{"ensuring what is there", false, func() { e.settled(t, ours) }},
+		{"adding an element", true, func() { e.mustApply(t, one) }},
+		{"replacing its mark", true, func() { e.mustApply(t, other) }},
+		{"listing", false, func() { e.wantElements(t, []nftables.Table{ours}, other) }},
+		{"making a table of others", true, func() { e.mustEnsure(t, theirs) }},
+		{"adding to it", true, func() { e.mustApply(t, op(theirs, theirs.Sets[0], 1)) }},
+		{"deleting an element", true, func() { e.mustApply(t, gone([]nftables.Op{other})...) }},
+		{"removing a table", true, func() {
+			if err := e.Remove(t.Context(), []nftables.Table{ours}); err != nil {
+				t.Error(err)
+			}
+		}},
+	} {
+		step.do()
+		now := e.generation(t)
+		if (now != last) != step.changes {
+			t.Errorf("%s: from %d to %d", step.what, last, now)
+		}
+		last = now
+	}
+}
+
+func (e env) generation(t *testing.T) uint32 {
+	t.Helper()
+	g, err := e.Generation(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 // testRandom compares with the simplest possible model: what is in after each step.

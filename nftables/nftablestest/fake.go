@@ -17,6 +17,9 @@ var _ nftables.Tables = (*Fake)(nil)
 type Fake struct {
 	mu     sync.Mutex
 	tables map[tableID]*fakeTable
+	// generation counts what changed something; the kernel does not count what changes nothing either.
+	generation uint32
+	dumps      int
 }
 
 type tableID struct {
@@ -40,6 +43,7 @@ func (f *Fake) Flush(family nftables.Family, table, chain string) {
 	t := f.tables[tableID{family, table}]
 	c := t.chains[chain]
 	c.Rules = nil
+	f.generation++
 	t.chains[chain] = c
 }
 
@@ -48,6 +52,24 @@ func (f *Fake) Clear(set nftables.SetID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.tables[tableID{set.Family, set.Table}].elements[set.Name])
+	f.generation++
+}
+
+// Dumps returns how often Dump was called.
+func (f *Fake) Dumps() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dumps
+}
+
+// Generation implements nftables.Tables.
+func (f *Fake) Generation(ctx context.Context) (uint32, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("nftables: generation: %w", err)
+	}
+	return f.generation, nil
 }
 
 // Ensure implements nftables.Tables.
@@ -62,6 +84,9 @@ func (f *Fake) Ensure(ctx context.Context, want []nftables.Table) ([]string, err
 			continue
 		}
 		repaired = append(repaired, f.ensure(t)...)
+	}
+	if len(repaired) > 0 {
+		f.generation++
 	}
 	return repaired, errors.Join(errs...)
 }
@@ -106,6 +131,7 @@ func (f *Fake) ensure(want nftables.Table) (repaired []string) {
 func (f *Fake) Dump(ctx context.Context, of []nftables.Table) (nftables.State, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.dumps++
 	state := nftables.State{}
 	for _, t := range of {
 		for _, s := range t.Sets {
@@ -153,10 +179,15 @@ func (f *Fake) apply(op nftables.Op) error {
 		return nftables.ErrNoSet
 	case op.Key.Type() != set.Key || !op.Delete && set.Marks != (op.Mark != 0):
 		return nftables.ErrElement
-	case op.Delete:
+	}
+	mark, present := elements[op.Key]
+	if op.Delete {
 		delete(elements, op.Key)
-	default:
+	} else {
 		elements[op.Key] = op.Mark
+	}
+	if present == op.Delete || mark != op.Mark && !op.Delete {
+		f.generation++
 	}
 	return nil
 }
@@ -168,6 +199,9 @@ func (f *Fake) Remove(ctx context.Context, tables []nftables.Table) error {
 	for _, t := range tables {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("nftables: table %s %s: %w", t.Family, t.Name, err)
+		}
+		if _, present := f.tables[tableID{t.Family, t.Name}]; present {
+			f.generation++
 		}
 		delete(f.tables, tableID{t.Family, t.Name})
 	}
