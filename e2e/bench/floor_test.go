@@ -19,10 +19,16 @@ import (
 	"github.com/kube-hop/kube-hop/iptables/ipsetnl"
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/ipvs/ipvsnl"
+	"github.com/kube-hop/kube-hop/nftables"
+	"github.com/kube-hop/kube-hop/nftables/nftnl"
 )
 
-// floorSet is what kube-hop keeps of a ClusterIP Service beside IPVS: one entry of one set.
-var floorSet = iptables.Set{Name: "floor", Type: iptables.HashIPPort, Family: iptables.IPv4, MaxElem: 1 << 20}
+// floorSet and floorTable are for what kube-hop keeps of a ClusterIP Service beside IPVS: an entry of one set, and an
+// element of nf_tables.
+var (
+	floorSet   = iptables.Set{Name: "floor", Type: iptables.HashIPPort, Family: iptables.IPv4, MaxElem: 1 << 20}
+	floorTable = nftables.Table{Family: nftables.IPv4, Name: "floor", Sets: []nftables.Set{{Name: "floor", Key: nftables.AddrProtoPort}}}
+)
 
 // floor measures what the kernel itself takes for the objects that kube-hop makes of the load, without Kubernetes: in
 // the same guest as the subject, on a node of its own, and gone before the subject begins.
@@ -47,54 +53,85 @@ func (r *run) floor(ctx context.Context) (err error) {
 	return nil
 }
 
-// floorBatch uses the writers that kube-hop uses.
+// writers are those that kube-hop uses, in one network namespace.
+type writers struct {
+	table  *ipvsnl.Table
+	sets   *ipsetnl.Sets
+	tables *nftnl.Tables
+}
+
+func openWriters(ctx context.Context) (w writers, err error) {
+	if w.table, err = ipvsnl.Open(ipvsnl.Options{}); err != nil {
+		return w, err
+	}
+	if w.sets, err = ipsetnl.Open(); err != nil {
+		return w, err
+	}
+	if w.tables, err = nftnl.Open(); err != nil {
+		return w, err
+	}
+	_, err = w.tables.Ensure(ctx, []nftables.Table{floorTable})
+	return w, errors.Join(err, w.sets.Ensure(ctx, []iptables.Set{floorSet}))
+}
+
+// close removes what was made, too.
+func (w writers) close(ctx context.Context) error {
+	w.table.Close()
+	return errors.Join(
+		flushIPVS(),
+		w.sets.Destroy(ctx, []iptables.Set{floorSet}), w.sets.Close(),
+		w.tables.Remove(ctx, []nftables.Table{floorTable}), w.tables.Close(),
+	)
+}
+
+// floorBatch makes all objects with the writers that kube-hop uses.
 func floorBatch(ctx context.Context, node *testbed.Host, n int) (took time.Duration, err error) {
 	err = node.Do(func() error {
-		table, err := ipvsnl.Open(ipvsnl.Options{})
+		w, err := openWriters(ctx)
 		if err != nil {
 			return err
 		}
-		defer table.Close()
-		sets, err := ipsetnl.Open()
-		if err != nil {
-			return err
-		}
-		if err := sets.Ensure(ctx, []iptables.Set{floorSet}); err != nil {
-			return errors.Join(err, sets.Close())
-		}
-		onIPVS, onSets := floorOps(n)
+		onIPVS, onSets, onTables := floorOps(n)
 		begin := time.Now()
-		failedIPVS, failedSets := table.Apply(ctx, onIPVS), sets.Apply(ctx, onSets)
+		failed := len(w.table.Apply(ctx, onIPVS)) + len(w.sets.Apply(ctx, onSets)) + len(w.tables.Apply(ctx, onTables))
 		took = time.Since(begin)
-		if len(failedIPVS)+len(failedSets) > 0 {
-			err = fmt.Errorf("floor: %d operations on IPVS and %d on sets failed", len(failedIPVS), len(failedSets))
+		if failed > 0 {
+			err = fmt.Errorf("floor: %d operations failed", failed)
 		}
-		return errors.Join(err, flushIPVS(), sets.Destroy(ctx, []iptables.Set{floorSet}), sets.Close())
+		return errors.Join(err, w.close(ctx))
 	})
 	return took, err
 }
 
 // floorOps returns the operations for the whole load.
-func floorOps(n int) (onIPVS []ipvs.Op, onSets []iptables.SetOp) {
+func floorOps(n int) (onIPVS []ipvs.Op, onSets []iptables.SetOp, onTables []nftables.Op) {
 	for i := range n {
 		k := ipvs.Key{Addr: clusterIP(i), Port: servicePort, Proto: ipvs.TCP}
 		onSets = append(onSets, iptables.SetOp{Set: floorSet.Name, Entry: iptables.Entry{
 			Prefix: netip.PrefixFrom(k.Addr, k.Addr.BitLen()), Proto: uint8(k.Proto), Port: k.Port,
 		}})
+		onTables = append(onTables, nftables.Op{
+			Set: floorTable.ID("floor"), Key: nftables.Key{Addr: k.Addr, Proto: uint8(k.Proto), Port: k.Port},
+		})
 		onIPVS = append(onIPVS, ipvs.Op{Verb: ipvs.AddVirtual, Key: k, Config: ipvs.Config{Scheduler: "rr"}})
 		for e := range endpoints {
 			d := ipvs.Dest{Addr: floorEndpoint(i, e), Port: podPort}
 			onIPVS = append(onIPVS, ipvs.Op{Verb: ipvs.AddReal, Key: k, Real: ipvs.RealServer{Dest: d, Weight: 1}})
 		}
 	}
-	return onIPVS, onSets
+	return onIPVS, onSets, onTables
 }
 
 func floorEndpoint(i, e int) netip.Addr { return nth(endpointRange, i*(endpoints+rounds)+e+1) }
 
-// floorSingle sends one request for each object and waits for its answer, as the common libraries do.
+// floorSingle sends one request for each object and waits for its answer, as the common libraries do. It leaves out
+// nf_tables, where each request would be a transaction of its own.
 func floorSingle(ctx context.Context, node *testbed.Host, n int) (took time.Duration, err error) {
 	err = node.Do(func() error {
+		w, err := openWriters(ctx)
+		if err != nil {
+			return err
+		}
 		handle, err := libipvs.New("")
 		if err != nil {
 			return err
@@ -105,19 +142,12 @@ func floorSingle(ctx context.Context, node *testbed.Host, n int) (took time.Dura
 			return err
 		}
 		defer nf.Close()
-		sets, err := ipsetnl.Open()
-		if err != nil {
-			return err
-		}
-		if err := sets.Ensure(ctx, []iptables.Set{floorSet}); err != nil {
-			return errors.Join(err, sets.Close())
-		}
 		begin := time.Now()
 		for i := 0; i < n && err == nil; i++ {
 			err = addSingly(handle, nf, i)
 		}
 		took = time.Since(begin)
-		return errors.Join(err, handle.Flush(), sets.Destroy(ctx, []iptables.Set{floorSet}), sets.Close())
+		return errors.Join(err, w.close(ctx))
 	})
 	return took, err
 }

@@ -29,7 +29,7 @@ func clusterOf(n int) ([]lb.Service, [][]lb.EndpointSlice) {
 
 // BenchmarkInitial is objects to operations for a whole cluster, as at the first sync: in parts, with their record.
 func BenchmarkInitial(b *testing.B) {
-	for _, n := range []int{1000, 10000} {
+	for _, n := range []int{1000, 5000, 20000} {
 		services, slicesOf := clusterOf(n)
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			b.ReportAllocs()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/kube-hop/kube-hop/e2e/bench/result"
 )
@@ -16,20 +17,26 @@ func main() {
 	}
 }
 
-// run writes the tables of all results in the files.
+// run writes the tables of all results in the files. A name that ends in .txt is the output of the core's benchmark.
 func run(files []string, w io.Writer) error {
 	var all []result.Result
+	var core []result.Core
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
 			return err
 		}
-		results, err := result.Read(f)
+		var results []result.Result
+		if strings.HasSuffix(name, ".txt") {
+			core, err = result.ReadCore(f)
+		} else {
+			results, err = result.Read(f)
+		}
 		_ = f.Close() // was only read
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		all = append(all, results...)
 	}
-	return result.Write(w, all)
+	return result.Write(w, all, core)
 }

@@ -55,8 +55,8 @@ type Figure struct {
 // Figures returns all figures in the order of the tables.
 func Figures() []Figure {
 	return []Figure{
-		{ID: FloorSingle, Title: "floor: the same IPVS objects and set entries by bare netlink, one request each", Unit: "s", Plain: true},
-		{ID: FloorBatch, Title: "floor: the same, many requests in one system call", Unit: "s", Plain: true},
+		{ID: FloorSingle, Title: "floor: kube-hop's IPVS objects and set entries by bare netlink, one request each", Unit: "s", Plain: true},
+		{ID: FloorBatch, Title: "floor: the same and its nf_tables elements, many requests in one system call", Unit: "s", Plain: true},
 		{ID: SyncTotal, Title: "start on an empty kernel until all is in it", Unit: "s"},
 		{ID: SyncOwn, Title: "of that, in syncs: from having all objects to the last kernel write", Unit: "s"},
 		{ID: SyncCPU, Title: "processor time of the start", Unit: "s"},

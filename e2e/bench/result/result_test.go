@@ -48,11 +48,11 @@ func results() []result.Result {
 
 func TestTables(t *testing.T) {
 	path := filepath.Join("testdata", "benchmarks.md")
-	all := results()
+	all, core := results(), []result.Core{{Services: 1000, PerSecond: 123456, Allocs: 40.5}}
 	for i := range 20 { // in whatever order
 		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		var out bytes.Buffer
-		if err := result.Write(&out, all); err != nil {
+		if err := result.Write(&out, all, core); err != nil {
 			t.Fatal(err)
 		}
 		_, got, found := strings.Cut(out.String(), "in its memory.\n\n")
@@ -96,6 +96,23 @@ func TestReadWhatAppendWrote(t *testing.T) {
 	all[0] = again // the last one counts
 	if d := cmp.Diff(all, got); d != "" {
 		t.Errorf("results (-want +got):\n%s", d)
+	}
+}
+
+func TestReadCore(t *testing.T) {
+	got, err := result.ReadCore(strings.NewReader(`cpu: some processor
+BenchmarkInitial/services=1000-2         	      91	  12690604 ns/op	     78806 services/s	 6500000 B/op	   30000 allocs/op
+BenchmarkInitial/services=5000-2         	      10	  60000000 ns/op	     83000 services/s	33000000 B/op	  160000 allocs/op
+BenchmarkInitial/services=5000-2         	      10	  50000000 ns/op	    100000 services/s	33000000 B/op	  150000 allocs/op
+BenchmarkOneEndpoint/services=1000-2     	  200000	      6000 ns/op	    2000 B/op	      20 allocs/op
+PASS
+`))
+	want := []result.Core{{Services: 1000, PerSecond: 78806, Allocs: 30}, {Services: 5000, PerSecond: 100000, Allocs: 30}}
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Errorf("%v, core (-want +got):\n%s", err, d)
+	}
+	if _, err := result.ReadCore(strings.NewReader("BenchmarkInitial/services=1000-2 1 x ns/op\n")); err == nil {
+		t.Error("a line without a number was taken")
 	}
 }
 

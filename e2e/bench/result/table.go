@@ -67,13 +67,14 @@ func (b *book) get(figure, subject string, services int) (Result, bool) {
 	return r, ok
 }
 
-// Write writes the results as Markdown. The same results give the same bytes, in whatever order they come.
-func Write(w io.Writer, results []Result) error {
+// Write writes everything as Markdown. The same results give the same bytes, in whatever order they come.
+func Write(w io.Writer, results []Result, core []Core) error {
 	book := newBook(results)
 	var out strings.Builder
 	out.WriteString(preface)
 	book.machine(&out)
 	book.targets(&out)
+	writeCore(&out, core)
 	for _, n := range book.sizes {
 		book.table(&out, n)
 	}
