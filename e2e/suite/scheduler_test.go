@@ -89,20 +89,14 @@ func TestScheduler(t *testing.T) {
 	})
 	t.Run("under load", func(t *testing.T) {
 		c.apply(t, m.annotate())
-		// New connections may be refused for the moment in which the kernel takes the old scheduler away and waits
-		// for its users (synchronize_rcu in ip_vs_edit_service): 7 of some hundred were on Linux 6.12. Established
-		// ones must not notice.
+		// Without care new connections are refused for the moment in which the kernel takes the old scheduler away and
+		// waits for its users (synchronize_rcu in ip_vs_edit_service): 22 of about 1,300 were on Linux 6.12.
 		load := c.startLoad(t, m)
 		for _, s := range []string{"sh", "wrr", "mh", "lblc", "rr"} {
 			c.apply(t, m.annotate(schedulerAnnotation, s))
 			load.check(t, "after the change to "+s)
 		}
-		load.stop()
-		load.wg.Wait()
-		for _, s := range load.streams {
-			_ = s.Close()
-		}
-		t.Logf("OPEN DEFECT: %d of %v new connections were lost while the scheduler changed 5 times", len(load.failed), load.asked)
+		load.end(t)
 	})
 }
 

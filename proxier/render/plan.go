@@ -79,7 +79,7 @@ func (o Op) Blocks() bool {
 		return o.Set.Set != loopback.SetName // without it loopback refuses, or leads to what refuses
 	}
 	switch o.IPVS.Verb {
-	case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
+	case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal, ipvs.EditVirtual: // after a failed edit all is as it was
 		return false
 	default:
 		return true
@@ -115,7 +115,7 @@ func (d *differ) diff(touched []Touched) Plan {
 			d.key(k)
 		}
 	}
-	return slices.Concat(d.phases[:]...)
+	return append(slices.Concat(d.phases[:]...), d.exchanges...)
 }
 
 // differ collects the operations of one Diff.
@@ -128,6 +128,8 @@ type differ struct {
 	// unbind makes addresses that are not wanted foreign at once, without letting them linger.
 	unbind bool
 	phases [PhaseDisallow + 1]Plan
+	// exchanges comes last: three phases of its own for each scheduler that is exchanged.
+	exchanges Plan
 	// onIPVS, onSets and onNFT are where the next operations are put, many to an allocation.
 	onIPVS []ipvs.Op
 	onSets []iptables.SetOp
@@ -291,6 +293,8 @@ func (d *differ) virtual(base Op, f Frontend, have ipvs.VirtualServer, exists bo
 	switch {
 	case !exists:
 		d.ipvs(base, PhaseServe, ipvs.Op{Verb: ipvs.AddVirtual, Key: base.Key, Config: want.Config})
+	case want.Config.Scheduler != have.Config.Scheduler:
+		d.exchange(base, want.Config)
 	case want.Config != have.Config:
 		d.ipvs(base, PhaseServe, ipvs.Op{Verb: ipvs.EditVirtual, Key: base.Key, Config: want.Config})
 	}
