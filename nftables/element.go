@@ -84,7 +84,7 @@ func (k Key) Type() KeyType {
 	case !k.Addr.IsValid():
 		return PacketMark
 	case k.Proto == 0:
-		return IPv4Addr
+		return Addr
 	}
 	return AddrProtoPort
 }
@@ -99,9 +99,9 @@ func (o Op) Check() error {
 			return fmt.Errorf("%w: a mark with a protocol or port", ErrElement)
 		}
 		return nil
-	case IPv4Addr:
-		if !k.Addr.Is4() || k.Port != 0 || k.Mark != 0 {
-			return fmt.Errorf("%w: %s is not a lone IPv4 address", ErrElement, k)
+	case Addr:
+		if k.Addr.Is4() != (o.Set.Family != IPv6) || k.Addr.Is4In6() || k.Addr.Zone() != "" || k.Port != 0 || k.Mark != 0 {
+			return fmt.Errorf("%w: %s is not a lone address for family %s", ErrElement, k, o.Set.Family)
 		}
 		return nil
 	case AddrProtoPort:

@@ -33,6 +33,9 @@ const (
 	OriginalDest                      // ct original ip daddr
 	OriginalDestPort                  // ct original proto-dst
 	OriginalSrcPort                   // ct original proto-src
+	ReplySource                       // ct reply ip saddr
+	ConnState                         // ct state, one of the State values
+	TCPFlags                          // tcp flags
 	Mark                              // meta mark
 	SourceType                        // fib saddr type: 2 is local (RTN_LOCAL)
 	DestType                          // fib daddr type
@@ -47,6 +50,7 @@ func (f Field) Name(family Family) string {
 		TCPSourcePort: "tcp sport", TCPDestPort: "tcp dport", UDPSourcePort: "udp sport", UDPDestPort: "udp dport",
 		SCTPSourcePort: "sctp sport", UDPChecksum: "udp checksum", Direction: "ct direction",
 		OriginalDest: "ct original IP daddr", OriginalDestPort: "ct original proto-dst", OriginalSrcPort: "ct original proto-src",
+		ReplySource: "ct reply IP saddr", ConnState: "ct state", TCPFlags: "tcp flags",
 		Mark: "meta mark", SourceType: "fib saddr type", DestType: "fib daddr type", ARPOperation: "arp operation", ARPTarget: "arp daddr ip",
 	}
 	if int(f) >= len(names) {
@@ -58,8 +62,8 @@ func (f Field) Name(family Family) string {
 // Rule is matches and what to do if all of them hold, in order.
 type Rule []Statement
 
-// Statement is one part of a rule: [Is], [Within], [FromInterface], [In], [MarkBy], [SetMark], [Copy], [Store] or
-// [Drop].
+// Statement is one part of a rule: [Is], [Within], [FromInterface], [In], [MarkBy], [SetMark], [Copy], [Store],
+// [Drop] or [Reject].
 type Statement interface {
 	text(f Family) string
 }
@@ -109,6 +113,9 @@ type Store struct {
 // Drop ends the packet.
 type Drop struct{}
 
+// Reject ends the packet and tells its sender: with a TCP reset, else with an ICMP error that calls the port unreachable.
+type Reject struct{ Reset bool }
+
 func (s Is) text(f Family) string {
 	not := ""
 	if s.Not {
@@ -129,8 +136,33 @@ func (s Is) valueName() string {
 		return "local"
 	case s.Field == ARPOperation && s.Value == 1:
 		return "request"
+	case s.Field == ConnState && s.Value == StateNew:
+		return "== new" // and nothing else: nft's "new" alone is a test of one bit
+	case s.Field == TCPFlags && s.Value == FlagSYN:
+		return "syn"
+	case s.Field == TCPFlags:
+		return fmt.Sprintf("%#x", s.Value)
 	}
 	return fmt.Sprint(s.Value)
+}
+
+// StateNew is the state of a connection that begins, by connection tracking (NF_CT_STATE_BIT in
+// linux/netfilter/nf_conntrack_common.h).
+const StateNew = 1 << 3
+
+// Flags of TCP (RFC 9293 and RFC 3168).
+const (
+	FlagSYN = 1 << 1
+	flagECE = 1 << 6
+	flagCWR = 1 << 7
+)
+
+// NoSYN matches TCP segments that open no connection, with congestion notification or without.
+func NoSYN() []Statement {
+	return []Statement{
+		Is{Field: TCPFlags, Not: true, Value: FlagSYN},
+		Is{Field: TCPFlags, Not: true, Value: FlagSYN | flagECE | flagCWR},
+	}
 }
 
 // typeLocal is RTN_LOCAL of linux/rtnetlink.h.
@@ -164,6 +196,13 @@ func (s SetMark) text(Family) string { return fmt.Sprintf("meta mark set 0x%08x"
 func (s Copy) text(f Family) string  { return fmt.Sprintf("%s set %s", s.To.Name(f), s.From.Name(f)) }
 func (s Store) text(f Family) string { return fmt.Sprintf("%s set %d", s.To.Name(f), s.Port) }
 func (s Drop) text(Family) string    { return "drop" }
+
+func (s Reject) text(Family) string {
+	if s.Reset {
+		return "reject with tcp reset"
+	}
+	return "reject"
+}
 
 func tuple(fields []Field, f Family) string {
 	names := make([]string, len(fields))

@@ -64,8 +64,8 @@ type KeyType uint8
 const (
 	// AddrProtoPort is address . protocol . port: a frontend.
 	AddrProtoPort KeyType = iota + 1
-	// IPv4Addr is an IPv4 address, in any family's table.
-	IPv4Addr
+	// Addr is an address: of IPv6 in a table of that family, else of IPv4.
+	Addr
 	// PacketMark is a packet mark.
 	PacketMark
 )

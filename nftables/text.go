@@ -29,16 +29,20 @@ func (t Table) String() string {
 
 func (k KeyType) name(f Family) string {
 	switch k {
-	case IPv4Addr:
-		return "ipv4_addr"
 	case PacketMark:
 		return "mark"
+	case Addr:
+		return addrType(f)
 	case AddrProtoPort:
 	}
+	return addrType(f) + " . inet_proto . inet_service"
+}
+
+func addrType(f Family) string {
 	if f == IPv6 {
-		return "ipv6_addr . inet_proto . inet_service"
+		return "ipv6_addr"
 	}
-	return "ipv4_addr . inet_proto . inet_service"
+	return "ipv4_addr"
 }
 
 func (h Hook) name(f Family) string {

@@ -17,7 +17,7 @@ const (
 	drainCheck = time.Second
 	// quietChecks is how many checks in a row must agree that the peers of a real server are gone.
 	quietChecks = 3
-	// lingerTime is how long an address stays local after its last frontend. A client that waits for an answer sends
+	// lingerTime is how long connections through an address are reset after its last frontend has gone. A client that waits for an answer sends
 	// again within seconds, an idle one commonly asks every 15 s whether its peer is alive.
 	lingerTime = 30 * time.Second
 )
@@ -81,7 +81,7 @@ func (p *Proxier) noteDrains(k ipvs.Key) {
 	}
 }
 
-// noteLingers enters an address if it is local only for the sake of the connections that it had. That too is known
+// noteLingers enters an address if something is left of it for the sake of the connections that it had. That too is known
 // from the kernel's state alone, and so survives a restart.
 func (p *Proxier) noteLingers(vip netip.Prefix) {
 	if _, ok := p.lingers[vip]; !ok && render.Lingers(p.model, p.state, vip) {
@@ -89,8 +89,8 @@ func (p *Proxier) noteLingers(vip netip.Prefix) {
 	}
 }
 
-// Drain deletes the draining real servers whose connections have ended or whose deadline has passed, and unbinds the
-// addresses that have lingered long enough. Its cost is that of the draining ones.
+// Drain deletes the draining real servers whose connections have ended or whose deadline has passed, and what is left of
+// the addresses that have lingered long enough. Its cost is that of the draining ones.
 func (p *Proxier) Drain(ctx context.Context) {
 	var plan render.Plan
 	for k, drains := range p.stillDraining() {
@@ -117,11 +117,11 @@ func (p *Proxier) Drain(ctx context.Context) {
 	p.apply(ctx, plan, nil)
 	p.stillDraining() // forgets those that are gone
 	p.metrics.Draining.Set(float64(len(p.drains)))
-	p.unbind(ctx)
+	p.forget(ctx)
 }
 
-// unbind makes foreign the addresses that have lingered long enough, and forgets those that are wanted again.
-func (p *Proxier) unbind(ctx context.Context) {
+// forget ends the lingering of addresses that have lingered long enough, and of those that are wanted again.
+func (p *Proxier) forget(ctx context.Context) {
 	var due []netip.Prefix
 	for vip, until := range p.lingers {
 		switch {
@@ -133,7 +133,7 @@ func (p *Proxier) unbind(ctx context.Context) {
 	}
 	slices.SortFunc(due, netip.Prefix.Compare)
 	if len(due) > 0 {
-		p.apply(ctx, render.Unbind(p.model, p.state, due...), []render.Touched{{Prefixes: due}})
+		p.apply(ctx, render.Forget(p.model, p.state, due...), []render.Touched{{Prefixes: due}})
 	}
 }
 

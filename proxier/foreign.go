@@ -55,13 +55,13 @@ func (p *Proxier) setForeign(keys map[ipvs.Key]struct{}) {
 }
 
 // isForeign reports whether an operation would touch what belongs to somebody else: a virtual server, or an address that
-// has one and that kube-hop would make its own.
+// has one and that kube-hop would make its own. What it has there already it may take away.
 func (p *Proxier) isForeign(o render.Op) bool {
 	if !o.VIP.IsValid() {
 		_, foreign := p.foreign[o.Key]
 		return foreign
 	}
-	if !o.VIP.IsSingleIP() {
+	if !o.VIP.IsSingleIP() || o.Removes() {
 		return false
 	}
 	for k := range p.foreign { // few, mostly none

@@ -144,7 +144,7 @@ func TestUnchangedNFTablesAreNotReadAgain(t *testing.T) {
 		}
 	}
 	readsAre("after the start", 1, 0, 0)
-	foreign := nftables.Table{Family: nftables.IPv4, Name: "somebody", Sets: []nftables.Set{{Name: "set", Key: nftables.IPv4Addr}}}
+	foreign := nftables.Table{Family: nftables.IPv4, Name: "somebody", Sets: []nftables.Set{{Name: "set", Key: nftables.Addr}}}
 	if _, err := nft.Ensure(t.Context(), []nftables.Table{foreign}); err != nil {
 		t.Fatal(err)
 	}

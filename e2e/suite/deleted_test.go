@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -68,6 +69,76 @@ func TestDeletedFrontends(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReleasedAddress: an address that no Service has any more is nobody's at once. A machine that has got it answers, and
+// connections that were made through the Service end nevertheless (P23).
+func TestReleasedAddress(t *testing.T) {
+	c := shared(t)
+	n1 := c.nodes[0]
+	if _, err := c.Out.Serve(t.Context(), testbed.TCP, 80); err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range []int{4, 6} {
+		t.Run(fmt.Sprintf("IPv%d", family), func(t *testing.T) {
+			m := newService("released", 168, c.A2, c.B2)
+			c.apply(t, m)
+			at := netip.AddrPortFrom(m.addr(loadBalancer, family), 80)
+			var held []*testbed.Stream
+			for _, from := range []*testbed.Host{c.A1, c.N1} {
+				s, err := from.Dial(t.Context(), testbed.TCP, at, testbed.Timeout(startLimit))
+				if err != nil {
+					t.Fatal(err)
+				}
+				held = append(held, s)
+			}
+			to := netip.PrefixFrom(at.Addr(), at.Addr().BitLen()).String()
+			c.outDoes(t, "addr", to, "dev", "lo")
+			c.outDoes(t, "route", c.A1.Addr(at.Addr()).String(), "via", c.N1.Addr(at.Addr()).String())
+			n1.runWhile(t, []string{"ip", "route", "add", to, "via", c.Out.Addr(at.Addr()).String()}, []string{"ip", "route", "del", to})
+			m.Status.LoadBalancer.Ingress = nil
+			c.apply(t, m)
+			for _, from := range []*testbed.Host{c.A1, c.N1} {
+				a, err := from.Ask(t.Context(), testbed.TCP, at)
+				if err != nil || a.Pod != c.Out.Name {
+					t.Errorf("%s asks %s after it has moved: %v, %v, want an answer of %s", from, at, a, err, c.Out)
+				}
+			}
+			for _, s := range held {
+				if err := s.Ping(); err == nil || errors.Is(err, testbed.ErrTimeout) {
+					t.Errorf("connection of %s: %v, want an end", s.Local(), err)
+				}
+			}
+			s, err := c.A1.Dial(t.Context(), testbed.TCP, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Ping(); err != nil { // established, but by another
+				t.Errorf("connection to the machine that has the address: %v", err)
+			}
+			_ = s.Close()
+		})
+	}
+}
+
+// outDoes runs a command of ip on the outside machine, and when the test ends the one that undoes it.
+func (c *cluster) outDoes(t *testing.T, object string, args ...string) {
+	t.Helper()
+	do := func(verb string) error {
+		out, err := c.Out.Command(context.Background(), "ip", append([]string{object, verb}, args...)...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("ip %s %s %v on %s: %w: %s", object, verb, args, c.Out, err, out)
+		}
+		return nil
+	}
+	if err := do("add"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := do("del"); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestDrainDead: a pod that died without a word is given up within seconds once no slice names it, and a client that

@@ -51,7 +51,7 @@ func op(t nftables.Table, s nftables.Set, i int) nftables.Op {
 	switch s.Key {
 	case nftables.PacketMark:
 		k = nftables.Key{Mark: uint32(i + 1)} //nolint:gosec // small
-	case nftables.IPv4Addr:
+	case nftables.Addr:
 		k = nftables.Key{Addr: k.Addr}
 	case nftables.AddrProtoPort:
 	}
@@ -150,8 +150,8 @@ func testAbsent(t *testing.T, e env) {
 
 func testEnsure(t *testing.T, e env) {
 	all := skeletons()
-	if lines := e.mustEnsure(t, all...); len(lines) != 14 {
-		t.Errorf("made: %q, want 7 sets and 7 chains", lines)
+	if lines := e.mustEnsure(t, all...); len(lines) != 16 {
+		t.Errorf("made: %q, want 9 sets and 7 chains", lines)
 	}
 	o := append(ops(all[0], all[0].Sets[0], 0, 5), ops(all[2], all[2].Sets[0], 0, 3)...)
 	e.mustApply(t, o...)
@@ -161,7 +161,7 @@ func testEnsure(t *testing.T, e env) {
 		t.Fatal(err)
 	}
 	e.wantElements(t, all)
-	if lines := e.mustEnsure(t, all...); len(lines) != 14 {
+	if lines := e.mustEnsure(t, all...); len(lines) != 16 {
 		t.Errorf("made again: %q", lines)
 	}
 }
@@ -198,7 +198,7 @@ func testRepair(t *testing.T, e env) {
 
 func testSetType(t *testing.T, e env) {
 	want, other := Skeleton(nftables.IPv4), Skeleton(nftables.IPv4)
-	other.Sets[2].Key = nftables.IPv4Addr
+	other.Sets[2].Key = nftables.Addr
 	e.mustEnsure(t, other)
 	e.mustApply(t, ops(other, other.Sets[0], 0, 3)...)
 	lines := e.mustEnsure(t, want)

@@ -11,7 +11,7 @@ func Skeleton(f nftables.Family) nftables.Table {
 	if f == nftables.ARP {
 		return nftables.Table{
 			Family: f, Name: "hop-test",
-			Sets: []nftables.Set{{Name: "addresses", Key: nftables.IPv4Addr}},
+			Sets: []nftables.Set{{Name: "addresses", Key: nftables.Addr}},
 			Chains: []nftables.Chain{{Name: "arp", Hook: nftables.ARPInput, Rules: []nftables.Rule{
 				{
 					nftables.Is{Field: nftables.ARPOperation, Value: 1},
@@ -25,7 +25,7 @@ func Skeleton(f nftables.Family) nftables.Table {
 		Family: f, Name: "hop-test",
 		Sets: []nftables.Set{
 			{Name: "frontends", Key: nftables.AddrProtoPort}, {Name: "inside", Key: nftables.AddrProtoPort, Marks: true},
-			{Name: "marks", Key: nftables.PacketMark},
+			{Name: "marks", Key: nftables.PacketMark}, {Name: "released", Key: nftables.Addr},
 		},
 		Chains: []nftables.Chain{
 			{Name: "in", Hook: nftables.Input, Priority: 98, Rules: ipRules(f)},
@@ -58,6 +58,9 @@ func ipRules(f nftables.Family) []nftables.Rule {
 		},
 		{nftables.Is{Field: nftables.Proto, Value: 132}, nftables.Copy{To: nftables.SCTPSourcePort, From: nftables.OriginalDestPort}},
 		{nftables.Is{Field: nftables.Proto, Value: 6}, nftables.Store{To: nftables.TCPDestPort, Port: 0}},
+		{nftables.Is{Field: nftables.Proto, Value: 6}, nftables.In{Fields: []nftables.Field{nftables.DestAddr}, Set: "released"}, nftables.Reject{Reset: true}},
+		{nftables.In{Fields: []nftables.Field{nftables.ReplySource}, Set: "released", Not: true}, nftables.Reject{}},
+		append(nftables.Rule{nftables.Is{Field: nftables.Proto, Value: 6}, nftables.Is{Field: nftables.ConnState, Value: nftables.StateNew}}, nftables.NoSYN()...),
 	}
 }
 

@@ -21,7 +21,7 @@ type location struct {
 	host bool
 	expr string // meta, ct, fib or payload
 	key  uint32 // of meta or ct; the address of fib
-	dir  int    // of ct: 0 original, -1 not asked for
+	dir  int    // of ct: 0 original, 1 reply, -1 not asked for
 	// base and offset are where a payload is.
 	base, offset uint32
 	// csum is the kind of checksum that a change has to be followed by, csumAt its offset from base, csumPseudo
@@ -54,6 +54,19 @@ func locate(f nftables.Field, family nftables.Family) (location, error) {
 		return conntrack(unix.NFT_CT_PROTO_DST, 2), nil
 	case nftables.OriginalSrcPort:
 		return conntrack(unix.NFT_CT_PROTO_SRC, 2), nil
+	case nftables.ReplySource:
+		l := conntrack(unix.NFT_CT_SRC_IP, 4)
+		if v6 {
+			l = conntrack(unix.NFT_CT_SRC_IP6, 16)
+		}
+		l.dir = 1
+		return l, nil
+	case nftables.ConnState:
+		return location{size: 4, host: true, expr: "ct", key: unix.NFT_CT_STATE, dir: -1}, nil
+	case nftables.TCPFlags:
+		l := transport(13, unix.NFT_PAYLOAD_CSUM_NONE, 0)
+		l.size = 1
+		return l, nil
 	case nftables.Direction:
 		return location{size: 1, expr: "ct", key: unix.NFT_CT_DIRECTION, dir: -1}, nil
 	case nftables.SourcePort:
@@ -146,6 +159,8 @@ func (c *compiler) statement(s nftables.Statement) error {
 		return c.store(s.To)
 	case nftables.Drop:
 		c.drop()
+	case nftables.Reject:
+		c.reject(s.Reset)
 	default:
 		return fmt.Errorf("unknown statement %T", s)
 	}
@@ -318,6 +333,22 @@ func (c *compiler) setMark() {
 func (c *compiler) immediate(value []byte) {
 	b := nlattr.AppendUint32(nil, unix.NFTA_IMMEDIATE_DREG, firstReg)
 	c.expression("immediate", appendData(b, unix.NFTA_IMMEDIATE_DATA, value))
+}
+
+// reject takes the code of "port unreachable" in the family's ICMP (RFC 792, RFC 4443).
+func (c *compiler) reject(reset bool) {
+	kind, code := uint32(unix.NFT_REJECT_ICMP_UNREACH), uint8(3)
+	if c.family == nftables.IPv6 {
+		code = 4
+	}
+	if reset {
+		kind = unix.NFT_REJECT_TCP_RST
+	}
+	b := nlattr.AppendUint32(nil, unix.NFTA_REJECT_TYPE, kind)
+	if !reset {
+		b = nlattr.Append(b, unix.NFTA_REJECT_ICMP_CODE, code)
+	}
+	c.expression("reject", b)
 }
 
 func (c *compiler) drop() {

@@ -82,13 +82,14 @@ func TestKernelText(t *testing.T) {
 		t.Fatal(err)
 	}
 	implied := regexp.MustCompile(`meta l4proto (tcp|udp|sctp) (tcp|udp|sctp) `)
+	reset := regexp.MustCompile(`meta l4proto tcp (.*(reject with tcp reset|tcp flags).*)`)
 	var want, comments []string
 	for _, table := range skeletons() {
 		for _, c := range table.Chains {
 			for _, r := range c.Rules {
 				comments = append(comments, r.Text(table.Family))
-				// nft leaves out the protocol that is implied by a port.
-				want = append(want, implied.ReplaceAllString(r.Text(table.Family), "$2 "))
+				// nft leaves out the protocol that is implied by a port, a flag or a reset.
+				want = append(want, reset.ReplaceAllString(implied.ReplaceAllString(r.Text(table.Family), "$2 "), "$1"))
 			}
 		}
 	}

@@ -56,7 +56,9 @@ func keyType(k nftables.KeyType, f nftables.Family) (typ, size uint32) {
 	switch {
 	case k == nftables.PacketMark:
 		return typeMark, 4
-	case k == nftables.IPv4Addr:
+	case k == nftables.Addr && f == nftables.IPv6:
+		return typeIPv6Addr, 16
+	case k == nftables.Addr:
 		return typeIPv4Addr, 4
 	case f == nftables.IPv6:
 		return typeIPv6Addr<<12 | typeInetProto<<6 | typeInetService, 24
@@ -136,7 +138,7 @@ func keyBytes(k nftables.Key) []byte {
 	switch k.Type() {
 	case nftables.PacketMark:
 		return binary.NativeEndian.AppendUint32(nil, k.Mark)
-	case nftables.IPv4Addr:
+	case nftables.Addr:
 		return k.Addr.AsSlice()
 	case nftables.AddrProtoPort:
 	}
@@ -145,12 +147,13 @@ func keyBytes(k nftables.Key) []byte {
 
 // parseKey is the inverse of keyBytes for a set of the type.
 func parseKey(b []byte, typ nftables.KeyType) (nftables.Key, error) {
+	lone, isLone := netip.AddrFromSlice(b)
 	addr, ok := netip.AddrFromSlice(b[:max(0, len(b)-8)])
 	switch {
 	case typ == nftables.PacketMark && len(b) == 4:
 		return nftables.Key{Mark: binary.NativeEndian.Uint32(b)}, nil
-	case typ == nftables.IPv4Addr && len(b) == 4:
-		return nftables.Key{Addr: netip.AddrFrom4([4]byte(b))}, nil
+	case typ == nftables.Addr && isLone:
+		return nftables.Key{Addr: lone}, nil
 	case typ == nftables.AddrProtoPort && ok:
 		rest := b[len(b)-8:]
 		return nftables.Key{Addr: addr, Proto: rest[0], Port: binary.BigEndian.Uint16(rest[4:])}, nil

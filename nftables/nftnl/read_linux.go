@@ -92,7 +92,7 @@ func (c contents) addSet(b []byte, of nftables.Table) error {
 	s := nftables.Set{Name: text(a[unix.NFTA_SET_NAME])}
 	flags := number(a[unix.NFTA_SET_FLAGS])
 	s.Marks = flags == unix.NFT_SET_MAP && number(a[unix.NFTA_SET_DATA_LEN]) == 4
-	for _, k := range []nftables.KeyType{nftables.AddrProtoPort, nftables.IPv4Addr, nftables.PacketMark} {
+	for _, k := range []nftables.KeyType{nftables.AddrProtoPort, nftables.Addr, nftables.PacketMark} {
 		typ, size := keyType(k, of.Family)
 		if (flags == 0 || s.Marks) && number(a[unix.NFTA_SET_KEY_TYPE]) == typ && number(a[unix.NFTA_SET_KEY_LEN]) == size {
 			s.Key = k

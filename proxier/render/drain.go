@@ -78,32 +78,39 @@ func Draining(m *Model, st State, k ipvs.Key) []Drain {
 	return out
 }
 
-// Lingers reports whether an address or range is local although nothing wants it any more. It stays local and guarded
-// for a while: the connections that its last frontends had are then answered with a reset, where without the address
-// their packets would follow the default route and the clients would wait for minutes. An address that the node has
-// got on an interface does not linger, since the guard would be in its way, nor does one that may be a neighbour's. Of one in a range that is local only the guard
-// lingers, which answers where the range is silent.
+// Lingers reports whether something is left of an address that no frontend has any more, for the sake of the connections
+// that its last frontends had. They are reset for a while, where otherwise their clients would wait for minutes.
 func Lingers(m *Model, st State, p netip.Prefix) bool {
-	want := m.place(p)
-	if m.facts.isLocal(p.Addr()) || m.facts.isNeighbour(p.Addr()) {
-		return false
-	}
-	if p.IsSingleIP() && m.facts.inServiceCIDR(p.Addr()) {
-		return !want.vip && st.has(prefixMember(p, setVIP))
-	}
-	_, isBound := st.IPVS.Bound[p]
-	return isBound && !want.bound
+	return guardLingers(m, st, p) || Released(m, st, p) && st.holds(releasedElement(p.Addr()))
 }
 
-// Unbind returns the operations that make lingering addresses foreign; those that are wanted again are left.
-func Unbind(m *Model, st State, prefixes ...netip.Prefix) Plan {
-	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}, unbind: true}
+// guardLingers reports whether the guard of an address in a range of ClusterIPs stays, which answers where the range is
+// silent. It does not linger on an address that the node has got on an interface, where it would be in the way.
+func guardLingers(m *Model, st State, p netip.Prefix) bool {
+	return p.IsSingleIP() && m.facts.inServiceCIDR(p.Addr()) && !m.facts.isLocal(p.Addr()) &&
+		!m.place(p).vip && st.has(prefixMember(p, setVIP))
+}
+
+// Released reports whether what is left of the connections through an address is to be reset. The address itself is
+// nobody's, or somebody else's, from the moment on at which its last frontend goes. An address that the node has got on
+// an interface answers by itself, and one that has become a neighbour's may still have frontends, by port.
+func Released(m *Model, st State, p netip.Prefix) bool {
+	if !p.IsSingleIP() || m.place(p).vip || m.facts.inServiceCIDR(p.Addr()) || m.facts.isLocal(p.Addr()) || m.facts.isNeighbour(p.Addr()) {
+		return false
+	}
+	_, isBound := st.IPVS.Bound[p]
+	return isBound || st.holds(releasedElement(p.Addr()))
+}
+
+// Forget returns the operations that take away what is left of lingering addresses; those that are wanted again are left.
+func Forget(m *Model, st State, prefixes ...netip.Prefix) Plan {
+	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}, forget: true}
 	return d.diff([]Touched{{Prefixes: prefixes}})
 }
 
 // Remove returns the operations that take away everything that the state holds.
 func Remove(st State, cfg Config) Plan {
 	m := NewModel(Facts{}, cfg)
-	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}, unbind: true}
+	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}, forget: true}
 	return d.diff([]Touched{m.Everything(st)})
 }

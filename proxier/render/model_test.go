@@ -49,7 +49,7 @@ func FuzzStepwiseEqualsFull(f *testing.F) {
 		}
 		for _, p := range step.Everything(st).Prefixes {
 			if Lingers(step, st, p) {
-				run(Unbind(step, st, p))
+				run(Forget(step, st, p))
 			}
 		}
 		want := Desired(full)

@@ -86,6 +86,22 @@ func (o Op) Blocks() bool {
 	}
 }
 
+// Removes reports whether the operation takes something away.
+func (o Op) Removes() bool {
+	switch {
+	case o.NFT != nil:
+		return o.NFT.Delete
+	case o.Set != nil:
+		return o.Set.Delete
+	}
+	switch o.IPVS.Verb {
+	case ipvs.Unbind, ipvs.UnbindPort, ipvs.DeleteVirtual, ipvs.DeleteReal:
+		return true
+	default:
+		return false
+	}
+}
+
 // Plan is operations in the order in which they run.
 type Plan []Op
 
@@ -125,8 +141,8 @@ type differ struct {
 	service lb.Name
 	seen    map[netip.Prefix]bool
 	views   map[ipvs.Key]bool
-	// unbind makes addresses that are not wanted foreign at once, without letting them linger.
-	unbind bool
+	// forget takes away at once what is left of addresses that are not wanted, without letting them linger.
+	forget bool
 	phases [PhaseDisallow + 1]Plan
 	// exchanges comes last: three phases of its own for each scheduler that is exchanged.
 	exchanges Plan
@@ -179,7 +195,7 @@ func (d *differ) prefix(p netip.Prefix) {
 	}
 	d.seen[p] = true
 	want := d.model.place(p)
-	lingers := !d.unbind && Lingers(d.model, d.state, p)
+	lingers := !d.forget && guardLingers(d.model, d.state, p)
 	base := Op{Service: d.service, VIP: p}
 	if base.Service == (lb.Name{}) {
 		base.Service = d.model.vips[p.Addr()].service
@@ -191,12 +207,15 @@ func (d *differ) prefix(p netip.Prefix) {
 	source := d.model.facts.source(p.Addr())
 	have, isBound := d.state.IPVS.Bound[p]
 	if p.IsSingleIP() && p.Addr().Is4() {
-		d.element(base, arpElement(p.Addr()), want.bound || lingers && isBound, PhaseGuard, PhaseUnguard)
+		d.element(base, arpElement(p.Addr()), want.bound, PhaseGuard, PhaseUnguard)
+	}
+	if p.IsSingleIP() {
+		d.element(base, releasedElement(p.Addr()), !d.forget && Released(d.model, d.state, p), PhaseClose, PhaseUnguard)
 	}
 	switch {
 	case want.bound && (!isBound || have != source):
 		d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.Bind, Prefix: p, Source: source})
-	case !want.bound && isBound && !lingers:
+	case !want.bound && isBound:
 		d.ipvs(base, PhaseUnbind, ipvs.Op{Verb: ipvs.Unbind, Prefix: p})
 	}
 }

@@ -21,6 +21,9 @@ const (
 	// setMarks holds the marks in use. It is the record that a mark-based virtual server is ours: written before it,
 	// deleted after it.
 	setMarks = "inside-marks"
+	// setReleased holds the addresses that no frontend has any more, for as long as the connections are ended that
+	// were made through them.
+	setReleased = "released"
 	// setARP holds the bound IPv4 addresses that are not in a ServiceCIDR.
 	setARP = "vips"
 )
@@ -36,6 +39,8 @@ const (
 	afterForward      = 101
 	beforeScheduleOut = -99
 	afterOut          = -97
+	// beforeFilter is before the filter tables of others.
+	beforeFilter = -1
 	// first is before everything that looks at marks: raw has -300, defragmentation -400.
 	first = -500
 )
@@ -72,8 +77,9 @@ func ipTable(f lb.Family, n lb.Node, cfg Config) nftables.Table {
 			{Name: setFrontends, Key: nftables.AddrProtoPort},
 			{Name: mapInside, Key: nftables.AddrProtoPort, Marks: true},
 			{Name: setMarks, Key: nftables.PacketMark},
+			{Name: setReleased, Key: nftables.Addr},
 		},
-		Chains: append(viewChains(f, n, cfg), replyChains(f)...),
+		Chains: slices.Concat(viewChains(f, n, cfg), replyChains(f), releasedChains()),
 	}
 }
 
@@ -143,6 +149,30 @@ func replyChains(f lb.Family) []nftables.Chain {
 		{Name: "reply-in", Hook: nftables.Input, Priority: afterIn, Rules: append(showRules(f), sourceRules(f)...)},
 		{Name: "reply-forward", Hook: nftables.Forward, Priority: afterForward, Rules: sourceRules(f)},
 		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: sourceRules(f)},
+	}
+}
+
+// releasedChains end the connections that were made through a frontend of an address that has none any more. They are
+// known by who answers, nobody at the address itself, or, when IPVS has forgotten them already (as it does with the node's
+// own), by going on without a beginning. What is opened to the address from now on is left alone, whoever has it.
+func releasedChains() []nftables.Chain {
+	to := func(p ipvs.Proto, more ...nftables.Statement) nftables.Rule {
+		return append(nftables.Rule{
+			nftables.Is{Field: nftables.Proto, Value: uint32(p)},
+			nftables.In{Fields: []nftables.Field{nftables.DestAddr}, Set: setReleased},
+		}, more...)
+	}
+	byAnother := nftables.In{Fields: []nftables.Field{nftables.ReplySource}, Set: setReleased, Not: true}
+	begun := append([]nftables.Statement{nftables.Is{Field: nftables.ConnState, Value: nftables.StateNew}}, nftables.NoSYN()...)
+	rules := []nftables.Rule{
+		to(ipvs.TCP, byAnother, nftables.Reject{Reset: true}),
+		to(ipvs.TCP, append(begun, nftables.Reject{Reset: true})...),
+		to(ipvs.SCTP, byAnother, nftables.Reject{}),
+	}
+	return []nftables.Chain{
+		// Before routing, which may not know a way to the address any more.
+		{Name: "released-in", Hook: nftables.Prerouting, Priority: afterNAT, Rules: rules},
+		{Name: "released-out", Hook: nftables.Output, Priority: beforeFilter, Rules: rules},
 	}
 }
 
@@ -222,7 +252,7 @@ func arpTable(facts Facts) nftables.Table {
 	}
 	return nftables.Table{
 		Family: nftables.ARP, Name: tableName,
-		Sets:   []nftables.Set{{Name: setARP, Key: nftables.IPv4Addr}},
+		Sets:   []nftables.Set{{Name: setARP, Key: nftables.Addr}},
 		Chains: []nftables.Chain{{Name: "answers", Hook: nftables.ARPInput, Rules: rules}},
 	}
 }
@@ -255,6 +285,10 @@ func markElement(view ipvs.Key) element {
 	return element{set: setID(lb.FamilyOf(view.Addr), setMarks), key: nftables.Key{Mark: view.Mark}}
 }
 
+func releasedElement(a netip.Addr) element {
+	return element{set: setID(lb.FamilyOf(a), setReleased), key: nftables.Key{Addr: a}}
+}
+
 func arpElement(a netip.Addr) element {
 	return element{set: nftables.SetID{Family: nftables.ARP, Table: tableName, Name: setARP}, key: nftables.Key{Addr: a}}
 }
@@ -270,7 +304,7 @@ func keyOf(set nftables.SetID, k nftables.Key) (ipvs.Key, bool) {
 		return markKey(set.Family == nftables.IPv6, k.Mark), true
 	case nftables.AddrProtoPort:
 		return ipvs.Key{Addr: k.Addr, Port: k.Port, Proto: ipvs.Proto(k.Proto)}, true
-	case nftables.IPv4Addr:
+	case nftables.Addr:
 	}
 	return ipvs.Key{}, false
 }
