@@ -1,5 +1,5 @@
 // Package conntrack says which UDP flows in the kernel's connection tracking table are stale: they go where no answer
-// comes from any more, or were never sent to a real server because they are older than their frontend. It also holds
+// comes from any more, or were never sent to a real server because they are older than their frontend, or stand in the way of a new one. It also holds
 // the contract ([Table]) that the kernel (package conntrack/ctnl) and the in-memory fake (package
 // conntrack/conntracktest) both fulfil.
 //

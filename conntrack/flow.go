@@ -13,6 +13,8 @@ type Flow struct {
 	Dst netip.AddrPort
 	// Server is where answers come from: the real server, or Dst if nothing was translated.
 	Server netip.AddrPort
+	// Unanswered is set when nothing has come back so far.
+	Unanswered bool
 }
 
 // Servers are the real servers of a frontend.
@@ -26,12 +28,28 @@ type Servers struct {
 // Frontends are UDP frontends, by the address and port that clients send to.
 type Frontends map[netip.AddrPort]Servers
 
+// Cleanup says what is stale. The zero value is nothing.
+type Cleanup struct {
+	Frontends Frontends
+	// Added are real servers that have just been added to a frontend. What one of them sent when its clients' flows were
+	// gone, such as the last answer before a Service was deleted, is tracked as a flow that the server itself began; it
+	// stands in the way of the next flow between the same two, whose packets the kernel drops for as long as it lives.
+	Added map[netip.AddrPort]struct{}
+}
+
+// Empty reports whether nothing can be stale.
+func (c Cleanup) Empty() bool { return len(c.Frontends)+len(c.Added) == 0 }
+
 // Stale reports whether an entry must go. Flows to an address and port that is not among the frontends are none of
 // our business, whatever their port (a node port's number is a common port elsewhere). Of a frontend that exists an
 // entry is right if it leads to one of its real servers. Of one that is gone those that led to a real server go;
-// others belong to whoever has the address now, such as a socket of the node.
-func (fs Frontends) Stale(f Flow) bool {
-	s, ours := fs[f.Dst]
+// others belong to whoever has the address now, such as a socket of the node. Of what an added server began only that
+// goes which nobody has answered.
+func (c Cleanup) Stale(f Flow) bool {
+	if _, added := c.Added[f.Client]; added && f.Unanswered {
+		return true
+	}
+	s, ours := c.Frontends[f.Dst]
 	if !ours {
 		return false
 	}
@@ -42,12 +60,17 @@ func (fs Frontends) Stale(f Flow) bool {
 	return !live
 }
 
-// OfFamily returns the frontends with IPv4 or IPv6 addresses.
-func (fs Frontends) OfFamily(ipv6 bool) Frontends {
-	out := Frontends{}
-	for a, s := range fs {
+// OfFamily returns what is about IPv4 or IPv6 addresses.
+func (c Cleanup) OfFamily(ipv6 bool) Cleanup {
+	out := Cleanup{Frontends: Frontends{}, Added: map[netip.AddrPort]struct{}{}}
+	for a, s := range c.Frontends {
 		if a.Addr().Is6() == ipv6 {
-			out[a] = s
+			out.Frontends[a] = s
+		}
+	}
+	for a := range c.Added {
+		if a.Addr().Is6() == ipv6 {
+			out.Added[a] = struct{}{}
 		}
 	}
 	return out

@@ -9,7 +9,7 @@ import (
 
 func TestStale(t *testing.T) {
 	at := netip.MustParseAddrPort
-	fs := conntrack.Frontends{
+	fs := conntrack.Cleanup{Frontends: conntrack.Frontends{
 		at("10.96.0.53:53"):       {Live: []netip.AddrPort{at("10.244.1.5:53"), at("10.244.2.5:5353")}},
 		at("192.0.2.11:30053"):    {},
 		at("203.0.113.1:53"):      {Gone: true},
@@ -17,7 +17,7 @@ func TestStale(t *testing.T) {
 		at("10.96.0.54:53"):       {Live: []netip.AddrPort{at("10.96.0.54:53")}}, // nonsense, but ours
 		at("198.51.100.9:30053"):  {Gone: true},
 		at("198.51.100.10:30053"): {Gone: true, Live: []netip.AddrPort{at("10.244.1.5:53")}},
-	}
+	}, Added: map[netip.AddrPort]struct{}{at("[fd24::7]:53"): {}}}
 	for _, tc := range []struct {
 		name, dst, server string
 		stale             bool
@@ -41,7 +41,11 @@ func TestStale(t *testing.T) {
 			t.Errorf("%s: stale is %t, want %t", tc.name, got, tc.stale)
 		}
 	}
-	if n4, n6 := len(fs.OfFamily(false)), len(fs.OfFamily(true)); n4 != 6 || n6 != 1 {
-		t.Errorf("%d IPv4 and %d IPv6 frontends, want 6 and 1", n4, n6)
+	v4, v6 := fs.OfFamily(false), fs.OfFamily(true)
+	if n4, n6 := len(v4.Frontends), len(v6.Frontends); n4 != 6 || n6 != 1 || len(v4.Added) != 0 || len(v6.Added) != 1 {
+		t.Errorf("%d IPv4 and %d IPv6 frontends, want 6 and 1; added servers %v and %v", n4, n6, v4.Added, v6.Added)
+	}
+	if v4.Empty() || v6.Empty() || !(conntrack.Cleanup{}).Empty() {
+		t.Error("which cleanups are empty is wrong")
 	}
 }

@@ -149,7 +149,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	},
 }
 
-// flowOf parses "CLIENT VIP:PORT SERVER:PORT".
+// flowOf parses "CLIENT VIP:PORT SERVER:PORT", and a final "unanswered".
 func flowOf(ts *testscript.TestScript, args []string) conntrack.Flow {
 	var at [3]netip.AddrPort
 	for i := range at {
@@ -157,7 +157,7 @@ func flowOf(ts *testscript.TestScript, args []string) conntrack.Flow {
 		at[i], err = netip.ParseAddrPort(args[i])
 		ts.Check(err)
 	}
-	return conntrack.Flow{Client: at[0], Dst: at[1], Server: at[2]}
+	return conntrack.Flow{Client: at[0], Dst: at[1], Server: at[2], Unanswered: len(args) > 3 && args[3] == "unanswered"}
 }
 
 func apply(ts *testscript.TestScript, _ bool, args []string) {

@@ -19,14 +19,21 @@ import (
 // table, so what a rolling update changes is cleaned up together. The first one comes right after its change.
 const flowPeriod = time.Second
 
-// staleFlows are the UDP frontends whose flows may be stale since they were last looked at.
+// staleFlows are the UDP frontends whose flows may be stale since they were last looked at, and the real servers that they
+// have got since.
 type staleFlows struct {
-	keys map[ipvs.Key]struct{}
-	next time.Time // the next cleanup is not before
+	keys  map[ipvs.Key]struct{}
+	added map[netip.AddrPort]struct{}
+	next  time.Time // the next cleanup is not before
+}
+
+func newStaleFlows() staleFlows {
+	return staleFlows{keys: map[ipvs.Key]struct{}{}, added: map[netip.AddrPort]struct{}{}}
 }
 
 // note remembers the frontends of operations after which flows can be stale: a frontend that is new may find flows
-// that are older, one that is gone or has lost a real server leaves some behind. Changes of TCP and SCTP never do.
+// that are older, one that is gone or has lost a real server leaves some behind, and a real server that comes back may have
+// left some itself. Changes of TCP and SCTP never do.
 func (s *staleFlows) note(st render.State, done render.Plan) {
 	for _, o := range done {
 		if o.IPVS == nil {
@@ -35,17 +42,24 @@ func (s *staleFlows) note(st render.State, done render.Plan) {
 		switch o.IPVS.Verb {
 		case ipvs.AddVirtual, ipvs.DeleteVirtual, ipvs.DeleteReal:
 			s.add(st, o.Key)
+		case ipvs.AddReal:
+			if s.add(st, o.Key) {
+				s.added[netip.AddrPortFrom(o.IPVS.Real.Addr, o.IPVS.Real.Port)] = struct{}{}
+			}
 		default:
 		}
 	}
 }
 
-func (s *staleFlows) add(st render.State, k ipvs.Key) {
+// add remembers the UDP frontends of a virtual server and reports whether there is one.
+func (s *staleFlows) add(st render.State, k ipvs.Key) bool {
+	found := false
 	for _, f := range st.FrontendsOf(k) {
 		if f.Proto == ipvs.UDP {
-			s.keys[f] = struct{}{}
+			s.keys[f], found = struct{}{}, true
 		}
 	}
+	return found
 }
 
 // noteAll remembers every UDP frontend.
@@ -61,14 +75,14 @@ func (p *Proxier) ExpireFlows(ctx context.Context) {
 	if p.plane.Flows == nil || len(p.flows.keys) == 0 {
 		return
 	}
-	fs := conntrack.Frontends{}
+	all := conntrack.Cleanup{Frontends: conntrack.Frontends{}, Added: p.flows.added}
 	for k := range p.flows.keys {
-		fs[netip.AddrPortFrom(k.Addr, k.Port)] = p.servers(k)
+		all.Frontends[netip.AddrPortFrom(k.Addr, k.Port)] = p.servers(k)
 	}
 	var errs []error
 	for _, f := range p.plane.families() {
-		of := fs.OfFamily(f == lb.IPv6)
-		if len(of) == 0 {
+		of := all.OfFamily(f == lb.IPv6)
+		if of.Empty() {
 			continue
 		}
 		start := p.now()
@@ -76,17 +90,18 @@ func (p *Proxier) ExpireFlows(ctx context.Context) {
 		p.metrics.FlowSyncDuration.WithLabelValues(f.String()).Observe(p.now().Sub(start).Seconds())
 		p.metrics.FlowsDeleted.WithLabelValues(f.String()).Add(float64(n))
 		if n > 0 {
-			klog.FromContext(ctx).V(2).Info("Deleted stale UDP flows", "family", f, "entries", n, "frontends", len(of))
+			klog.FromContext(ctx).V(2).Info("Deleted stale UDP flows", "family", f, "entries", n, "frontends", len(of.Frontends))
 		}
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
-		klog.FromContext(ctx).Error(err, "Stale UDP flows may be left; it will be tried again", "frontends", len(fs))
+		klog.FromContext(ctx).Error(err, "Stale UDP flows may be left; it will be tried again", "frontends", len(all.Frontends))
 		p.retries.failed(object{flows: true}, lb.Name{}, p.now())
 		p.flows.next = p.retries.items[object{flows: true}].at
 	} else {
 		p.retries.succeeded(object{flows: true})
 		clear(p.flows.keys)
+		clear(p.flows.added)
 		p.flows.next = p.now().Add(flowPeriod)
 	}
 	p.metrics.Failing.Set(float64(len(p.retries.items)))

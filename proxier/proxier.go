@@ -89,7 +89,7 @@ func New(cfg Config, plane Dataplane, m *metrics.Metrics, now func() time.Time) 
 		retries: newRetryQueue(cfg.SyncPeriod),
 		drains:  map[drainKey]*drain{},
 		lingers: map[netip.Prefix]time.Time{},
-		flows:   staleFlows{keys: map[ipvs.Key]struct{}{}},
+		flows:   newStaleFlows(),
 		health:  newHealthChecks(),
 
 		schedulers: newSchedulers(), noWeights: map[lb.Name]bool{},

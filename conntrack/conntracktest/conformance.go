@@ -28,6 +28,8 @@ func Conformance(t *testing.T, open func(t *testing.T) Env) {
 		{"NodePortByAddressAndPort", nodePort},
 		{"GoneFrontend", goneFrontend},
 		{"BothFamilies", bothFamilies},
+		{"AddedServers", addedServers},
+		{"ManyAddedServers", manyAddedServers},
 		{"ManyFrontends", manyFrontends},
 		{"ManyFlows", manyFlows},
 		{"ContextEnded", contextEnded},
@@ -55,7 +57,12 @@ func (e Env) fill(t *testing.T, flows ...conntrack.Flow) {
 // expire runs Expire and checks what it deleted and left.
 func (e Env) expire(t *testing.T, fs conntrack.Frontends, gone, left []conntrack.Flow) {
 	t.Helper()
-	n, err := e.Expire(t.Context(), fs)
+	e.clean(t, conntrack.Cleanup{Frontends: fs}, gone, left)
+}
+
+func (e Env) clean(t *testing.T, c conntrack.Cleanup, gone, left []conntrack.Flow) {
+	t.Helper()
+	n, err := e.Expire(t.Context(), c)
 	if err != nil || n != len(gone) {
 		t.Errorf("deleted %d entries, %v, want %d", n, err, len(gone))
 	}
@@ -69,7 +76,7 @@ func (e Env) expire(t *testing.T, fs conntrack.Frontends, gone, left []conntrack
 			t.Errorf("%v is gone", f)
 		}
 	}
-	if n, err := e.Expire(t.Context(), fs); n != 0 || err != nil {
+	if n, err := e.Expire(t.Context(), c); n != 0 || err != nil {
 		t.Errorf("the second time deleted %d entries, %v, want none", n, err)
 	}
 }
@@ -128,6 +135,42 @@ func bothFamilies(t *testing.T, e Env) {
 	}, gone, left)
 }
 
+// unanswered returns a flow that nobody has answered.
+func unanswered(client, dst string) conntrack.Flow {
+	f := flow(client, dst, dst)
+	f.Unanswered = true
+	return f
+}
+
+func addedServers(t *testing.T, e Env) {
+	gone := []conntrack.Flow{
+		unanswered("10.244.1.5:53", "192.0.2.7:1000"),
+		unanswered("10.244.1.5:53", "192.0.2.8:1000"),
+		unanswered("[fd24::5]:53", "[2001:db8::7]:1000"),
+	}
+	left := []conntrack.Flow{
+		unanswered("10.244.1.5:54", "192.0.2.7:1000"),
+		unanswered("10.244.1.6:53", "192.0.2.7:1001"),
+		unanswered("192.0.2.7:1000", "10.244.1.9:53"),
+		flow("10.244.1.5:53", "192.0.2.9:53", "192.0.2.9:53"), // which it asked and was answered
+	}
+	e.fill(t, append(left, gone...)...)
+	e.clean(t, conntrack.Cleanup{Added: map[netip.AddrPort]struct{}{at("10.244.1.5:53"): {}, at("[fd24::5]:53"): {}}}, gone, left)
+}
+
+func manyAddedServers(t *testing.T, e Env) {
+	c := conntrack.Cleanup{Added: map[netip.AddrPort]struct{}{}}
+	var gone, left []conntrack.Flow
+	for i := range 100 {
+		server := numbered(10, 244, i, 53)
+		c.Added[server] = struct{}{}
+		gone = append(gone, conntrack.Flow{Client: server, Dst: at("192.0.2.7:1000"), Server: at("192.0.2.7:1000"), Unanswered: true})
+		left = append(left, conntrack.Flow{Client: server, Dst: at("192.0.2.7:1001"), Server: at("192.0.2.7:1001")})
+	}
+	e.fill(t, append(left, gone...)...)
+	e.clean(t, c, gone, left)
+}
+
 // numbered returns the i-th of many clients, frontends or servers.
 func numbered(a, b byte, i int, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{a, b, byte(i >> 8), byte(i)}), port)
@@ -161,7 +204,7 @@ func contextEnded(t *testing.T, e Env) {
 	e.fill(t, left)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if n, err := e.Expire(ctx, conntrack.Frontends{left.Dst: {}}); n != 0 || err == nil {
+	if n, err := e.Expire(ctx, conntrack.Cleanup{Frontends: conntrack.Frontends{left.Dst: {}}}); n != 0 || err == nil {
 		t.Errorf("deleted %d entries, %v, after the context had ended", n, err)
 	}
 	if !e.Has(t, left) {

@@ -56,7 +56,7 @@ func (f *Fake) Fail(err error) {
 }
 
 // Expire implements conntrack.Table.
-func (f *Fake) Expire(ctx context.Context, fs conntrack.Frontends) (int, error) {
+func (f *Fake) Expire(ctx context.Context, c conntrack.Cleanup) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -67,7 +67,7 @@ func (f *Fake) Expire(ctx context.Context, fs conntrack.Frontends) (int, error) 
 	}
 	n := 0
 	for flow := range f.flows {
-		if fs.Stale(flow) {
+		if c.Stale(flow) {
 			delete(f.flows, flow)
 			n++
 		}

@@ -48,21 +48,12 @@ func family(a netip.Addr) netlink.InetFamily {
 // add enters a flow whose answers go back to the client.
 func add(tb testing.TB, proto uint8, f conntrack.Flow) {
 	tb.Helper()
-	ip := func(a netip.AddrPort) net.IP { return a.Addr().AsSlice() }
-	flow := &netlink.ConntrackFlow{
-		FamilyType: uint8(family(f.Dst.Addr())), TimeOut: 600,
-		Forward: netlink.IPTuple{Protocol: proto, SrcIP: ip(f.Client), SrcPort: f.Client.Port(), DstIP: ip(f.Dst), DstPort: f.Dst.Port()},
-		Reverse: netlink.IPTuple{Protocol: proto, SrcIP: ip(f.Server), SrcPort: f.Server.Port(), DstIP: ip(f.Client), DstPort: f.Client.Port()},
-	}
-	if proto == unix.IPPROTO_TCP {
-		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: 3}
-	}
-	if err := netlink.ConntrackCreate(netlink.ConntrackTable, family(f.Dst.Addr()), flow); err != nil {
+	if err := ctnl.Add(proto, f); err != nil {
 		tb.Fatalf("add %v: %v", f, err)
 	}
 }
 
-// flows returns all entries of a protocol and family.
+// flows returns all entries of a protocol and family, all as answered: it does not know.
 func flows(tb testing.TB, proto uint8, fam netlink.InetFamily) map[conntrack.Flow]bool {
 	tb.Helper()
 	list, err := netlink.ConntrackTableList(netlink.ConntrackTable, fam)
@@ -93,9 +84,9 @@ type counted struct {
 }
 
 // Expire implements conntrack.Table.
-func (c *counted) Expire(ctx context.Context, fs conntrack.Frontends) (int, error) {
+func (c *counted) Expire(ctx context.Context, cleanup conntrack.Cleanup) (int, error) {
 	c.calls++
-	return c.Table.Expire(ctx, fs) //nolint:wrapcheck // as it is
+	return c.Table.Expire(ctx, cleanup) //nolint:wrapcheck // as it is
 }
 
 func TestKernel(t *testing.T) {
@@ -109,6 +100,7 @@ func TestKernel(t *testing.T) {
 			Add: func(t *testing.T, f conntrack.Flow) {
 				t.Helper()
 				add(t, unix.IPPROTO_UDP, f)
+				f.Unanswered = false
 				known[f] = true // looked for in the table after the next Expire
 			},
 			Has: func(t *testing.T, f conntrack.Flow) bool {
@@ -119,6 +111,7 @@ func TestKernel(t *testing.T) {
 						known[f] = true
 					}
 				}
+				f.Unanswered = false
 				return known[f]
 			},
 		}
@@ -138,7 +131,7 @@ func TestOtherProtocols(t *testing.T) {
 		{f.Dst: {}},
 		many(f.Dst),
 	} {
-		if _, err := (ctnl.Table{}).Expire(t.Context(), fs); err != nil {
+		if _, err := (ctnl.Table{}).Expire(t.Context(), conntrack.Cleanup{Frontends: fs}); err != nil {
 			t.Fatal(err)
 		}
 		if !flows(t, unix.IPPROTO_TCP, unix.AF_INET)[f] {
@@ -180,7 +173,7 @@ func TestFullTable(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		begin := time.Now()
-		deleted, err := (ctnl.Table{}).Expire(t.Context(), fs)
+		deleted, err := (ctnl.Table{}).Expire(t.Context(), conntrack.Cleanup{Frontends: fs})
 		took := time.Since(begin)
 		runtime.ReadMemStats(&after)
 		if deleted != 1 || err != nil {

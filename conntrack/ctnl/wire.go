@@ -16,10 +16,15 @@ const (
 	ctaFilter          = 25
 	ctaFilterOrigFlags = 1
 
+	filterIPSrc      = 1 << 0
 	filterIPDst      = 1 << 1
 	filterProtoNum   = 1 << 3
+	filterProtoSport = 1 << 4
 	filterProtoDport = 1 << 5
 )
+
+// seenReply is set when a packet has come back (IPS_SEEN_REPLY in linux/netfilter/nf_conntrack_common.h).
+const seenReply = 1 << 1
 
 const (
 	protoUDP  = 17
@@ -37,6 +42,7 @@ type entry struct {
 // parseEntry reads the attributes of one entry; ok is false for what is not a UDP flow of ours to judge.
 func parseEntry(attrs []byte) (e entry, ok bool) {
 	var orig, reply tuple
+	var status uint32
 	eachAttr(attrs, func(kind uint16, value, whole []byte) {
 		switch kind {
 		case nl.CTA_TUPLE_ORIG:
@@ -44,11 +50,15 @@ func parseEntry(attrs []byte) (e entry, ok bool) {
 			e.name = append(e.name, whole...)
 		case nl.CTA_TUPLE_REPLY:
 			reply = parseTuple(value)
+		case nl.CTA_STATUS:
+			if len(value) == 4 {
+				status = binary.BigEndian.Uint32(value)
+			}
 		case nl.CTA_ZONE, nl.CTA_ID:
 			e.name = append(e.name, whole...)
 		}
 	})
-	e.flow = conntrack.Flow{Client: orig.src(), Dst: orig.dst(), Server: reply.src()}
+	e.flow = conntrack.Flow{Client: orig.src(), Dst: orig.dst(), Server: reply.src(), Unanswered: status&seenReply == 0}
 	return e, orig.proto == protoUDP && e.flow.Client.IsValid() && e.flow.Dst.IsValid() && e.flow.Server.IsValid()
 }
 
@@ -120,20 +130,30 @@ func appendAttr(b []byte, kind uint16, value []byte) []byte {
 	return b
 }
 
-// filter returns the attributes that limit a listing to UDP and, if it is valid, to one destination. Kernels before
-// 5.8 do not know them and list everything. An IPv6 address is not asked for: Linux 6.18 compares it the wrong way round,
-// and lists all entries but the wanted ones.
-func filter(dst netip.AddrPort) []byte {
+// end is one end of a flow as its first datagram has it: where it goes or, with source, where it comes from.
+type end struct {
+	at     netip.AddrPort
+	source bool
+}
+
+// filter returns the attributes that limit a listing to UDP and, if it is valid, to one end. Kernels before 5.8 do not
+// know them and list everything. An IPv6 address is not asked for: Linux 6.18 compares it the wrong way round, and lists
+// all entries but the wanted ones.
+func filter(of end) []byte {
+	ipFlag, portFlag, ipKind, portKind := uint32(filterIPDst), uint32(filterProtoDport), uint16(nl.CTA_IP_V4_DST), uint16(nl.CTA_PROTO_DST_PORT)
+	if of.source {
+		ipFlag, portFlag, ipKind, portKind = filterIPSrc, filterProtoSport, nl.CTA_IP_V4_SRC, nl.CTA_PROTO_SRC_PORT
+	}
 	flags := uint32(filterProtoNum)
 	proto := appendAttr(nil, nl.CTA_PROTO_NUM, []byte{protoUDP})
 	var t []byte
-	if dst.Addr().Is4() {
-		flags |= filterIPDst
-		t = appendAttr(t, nl.CTA_TUPLE_IP|nested, appendAttr(nil, nl.CTA_IP_V4_DST, dst.Addr().AsSlice()))
+	if of.at.Addr().Is4() {
+		flags |= ipFlag
+		t = appendAttr(t, nl.CTA_TUPLE_IP|nested, appendAttr(nil, ipKind, of.at.Addr().AsSlice()))
 	}
-	if dst.IsValid() {
-		flags |= filterProtoDport
-		proto = appendAttr(proto, nl.CTA_PROTO_DST_PORT, binary.BigEndian.AppendUint16(nil, dst.Port()))
+	if of.at.IsValid() {
+		flags |= portFlag
+		proto = appendAttr(proto, portKind, binary.BigEndian.AppendUint16(nil, of.at.Port()))
 	}
 	t = appendAttr(t, nl.CTA_TUPLE_PROTO|nested, proto)
 	out := appendAttr(nil, nl.CTA_TUPLE_ORIG|nested, t)

@@ -10,16 +10,21 @@ import (
 	"github.com/kube-hop/kube-hop/conntrack"
 )
 
-// TestParseEntry reads what the kernel sends for a flow: nested attributes, of which those that name the entry are
-// kept as they are.
-func TestParseEntry(t *testing.T) {
-	msg := creation(netip.MustParseAddrPort("192.0.2.7:1000"), netip.MustParseAddrPort("10.96.0.53:53"))[20:] // behind both headers
-	zone, id := appendAttr(nil, nl.CTA_ZONE, []byte{0, 7}), appendAttr(nil, nl.CTA_ID, []byte{1, 2, 3, 4})
-	e, ok := parseEntry(append(append(bytes.Clone(msg), zone...), id...))
-	want := conntrack.Flow{
+// message returns a flow and what the kernel is sent to enter it, behind both headers.
+func message() (conntrack.Flow, []byte) {
+	f := conntrack.Flow{
 		Client: netip.MustParseAddrPort("192.0.2.7:1000"), Dst: netip.MustParseAddrPort("10.96.0.53:53"),
 		Server: netip.MustParseAddrPort("10.96.0.53:53"),
 	}
+	return f, creation(protoUDP, f).Serialize()[20:]
+}
+
+// TestParseEntry reads what the kernel sends for a flow: nested attributes, of which those that name the entry are
+// kept as they are.
+func TestParseEntry(t *testing.T) {
+	want, msg := message()
+	zone, id := appendAttr(nil, nl.CTA_ZONE, []byte{0, 7}), appendAttr(nil, nl.CTA_ID, []byte{1, 2, 3, 4})
+	e, ok := parseEntry(append(append(bytes.Clone(msg), zone...), id...))
 	if !ok || e.flow != want {
 		t.Errorf("parsed as %v, %t, want %v", e.flow, ok, want)
 	}
@@ -30,11 +35,11 @@ func TestParseEntry(t *testing.T) {
 
 // FuzzParseEntry: whatever the kernel sends, nothing panics, and what is cut short is not taken for a flow.
 func FuzzParseEntry(f *testing.F) {
-	msg := creation(netip.MustParseAddrPort("192.0.2.7:1000"), netip.MustParseAddrPort("10.96.0.53:53"))[20:]
+	_, msg := message()
 	for i := range msg {
 		f.Add(msg[:i])
 	}
-	f.Add(filter(netip.MustParseAddrPort("[fd96::53]:53")))
+	f.Add(filter(end{at: netip.MustParseAddrPort("[fd96::53]:53")}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if e, ok := parseEntry(b); ok && !e.flow.Dst.IsValid() {
 			t.Errorf("%x has no destination, but was taken for a flow", b)

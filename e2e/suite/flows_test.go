@@ -105,13 +105,12 @@ func (c *cluster) quiet(t *testing.T, server *testbed.Server) {
 	})
 }
 
-// busy waits until datagrams come from both inside and outside. A sender may take 30 s to come back to the same pod;
-// presumably the pod's last answer, sent when the flow was gone, is then tracked as a flow of its own, whose addresses
-// clash with those of the sender's until it expires unanswered.
+// busy waits until datagrams come from both inside and outside. If the pod's last answers, sent when the flows were gone,
+// stayed tracked as flows of their own, that would take 30 s.
 func (c *cluster) busy(t *testing.T, server *testbed.Server) {
 	t.Helper()
 	server.Reset()
-	err := await(startLimit, func() error {
+	err := await(flowLimit, func() error {
 		if n := len(server.Seen()); n < 4 { // a pod and a masqueraded outside client, in each family
 			return fmt.Errorf("datagrams came from %v only", server.Seen())
 		}
