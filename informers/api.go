@@ -33,6 +33,8 @@ type APIOptions struct {
 	// Resync is how often every object is handed to the sink again although nothing changed; zero: never. client-go
 	// raises it to at least one second.
 	Resync time.Duration
+	// NeedPodCIDRs is set when local pods are told by the Node's podCIDRs.
+	NeedPodCIDRs bool
 	// OnProblem is called once for each item of an object that cannot be used, and again if it was gone in between.
 	// Calls come from several goroutines; nil is fine.
 	OnProblem func(Problem)
@@ -54,8 +56,9 @@ func NewAPI(client kubernetes.Interface, opts APIOptions) *API {
 }
 
 // Run feeds sink until ctx ends, and returns nil when all of its goroutines have ended. It calls Synced after every
-// object that existed at the start was handed over. An API server that does not answer is no error: the informers
-// retry, with backoff, until ctx ends.
+// object that existed at the start was handed over and the Node has what it is waited for, see nodeWait; without what
+// cannot be done without it returns an error. An API server that does not answer is no error: the informers retry, with
+// backoff, until ctx ends.
 //
 // The sink gets a Node with nothing but a name, and no ServiceCIDRs, before anything else: both may be missing.
 func (a *API) Run(ctx context.Context, sink lb.Sink) error {
@@ -67,22 +70,28 @@ func (a *API) Run(ctx context.Context, sink lb.Sink) error {
 
 	labels := newLabelWatch(a, sink)
 	defer labels.close()
-	watches, err := a.watches(ctx, sink, labels)
+	watches, node, err := a.watches(ctx, sink, labels)
 	if err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	checkers := make([]cache.DoneChecker, 0, len(watches)+1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	checkers := make([]cache.DoneChecker, 0, len(watches)+2)
 	for _, w := range watches {
 		checkers = append(checkers, w.registration.HasSyncedChecker())
 		wg.Go(func() { w.informer.RunWithContext(ctx) })
 	}
 	ranges := newRangeWatch(a, sink, checkers)
-	checkers = append(checkers, ranges)
+	checkers = append(checkers, ranges, node)
 	wg.Go(func() { ranges.run(ctx) })
+	wg.Go(func() { node.run(ctx) })
 
 	if cache.WaitFor(ctx, "", checkers...) {
+		if node.err != nil {
+			return node.err
+		}
 		sink.Synced()
 	}
 	<-ctx.Done()
@@ -96,9 +105,9 @@ type watch struct {
 	registration cache.ResourceEventHandlerRegistration
 }
 
-// watches builds the informers that must sync. Each has its own selector, so a shared factory would not share
+// watches builds the informers that must sync, and the wait for what this Node says. Each has its own selector, so a shared factory would not share
 // anything; and none has an index, for nobody looks objects up.
-func (a *API) watches(ctx context.Context, sink lb.Sink, labels *labelWatch) ([]watch, error) {
+func (a *API) watches(ctx context.Context, sink lb.Sink, labels *labelWatch) ([]watch, *nodeWait, error) {
 	none := cache.Indexers{}
 	services, err := newWatch(ctx,
 		coreinformers.NewFilteredServiceInformer(a.client, metav1.NamespaceAll, a.opts.Resync, none, func(o *metav1.ListOptions) {
@@ -106,23 +115,25 @@ func (a *API) watches(ctx context.Context, sink lb.Sink, labels *labelWatch) ([]
 			o.FieldSelector = fields.OneTermNotEqualSelector("spec.clusterIP", corev1.ClusterIPNone).String()
 		}), a.services(ctx, sink, labels))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	endpoints, err := newWatch(ctx,
 		discoveryinformers.NewFilteredEndpointSliceInformer(a.client, metav1.NamespaceAll, a.opts.Resync, none, func(o *metav1.ListOptions) {
 			o.LabelSelector = "!" + LabelHeadless
 		}), a.endpointSlices(ctx, sink))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	wait := newNodeWait(a.opts)
 	node, err := newWatch(ctx,
 		coreinformers.NewFilteredNodeInformer(a.client, a.opts.Resync, none, func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, a.opts.NodeName).String()
-		}), a.node(ctx, sink))
+		}), a.node(ctx, sink, wait))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return []watch{services, endpoints, node}, nil
+	wait.watch = node.registration.HasSyncedChecker()
+	return []watch{services, endpoints, node}, wait, nil
 }
 
 // newWatch connects an informer that has not started to a resource.
@@ -195,7 +206,7 @@ func (a *API) endpointSlices(ctx context.Context, sink lb.Sink) *resource[lb.End
 	}
 }
 
-func (a *API) node(ctx context.Context, sink lb.Sink) *resource[lb.Node] {
+func (a *API) node(ctx context.Context, sink lb.Sink, wait *nodeWait) *resource[lb.Node] {
 	return &resource[lb.Node]{
 		convert: func(obj any) (lb.Node, []Problem, bool) {
 			n, ok := obj.(*corev1.Node)
@@ -205,7 +216,7 @@ func (a *API) node(ctx context.Context, sink lb.Sink) *resource[lb.Node] {
 			return FromNode(n), nil, true
 		},
 		equal:  lb.Node.Equal,
-		set:    func(_ lb.Name, n lb.Node) { sink.SetNode(n) },
+		set:    func(_ lb.Name, n lb.Node) { sink.SetNode(n); wait.note(n) },
 		unset:  func(lb.Name) { sink.SetNode(lb.Node{}) },
 		report: a.reporter(ctx),
 		noMeta: &metav1.ObjectMeta{},

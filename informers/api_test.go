@@ -140,8 +140,54 @@ func TestAPIOtherNodesAndMissingNode(t *testing.T) {
 	other := webNode()
 	other.Name = "node-2"
 	apiTest(t, nil, func(t *testing.T, _ *fake.Clientset, r *recorder, _ *problemLog) {
-		r.expectSettled(t, "cidrs []", "node node-1[]", "synced")
+		r.expectSettled(t, "cidrs []", "node node-1[]")
+		time.Sleep(addressWait) // virtual
+		r.expectSettled(t, "synced")
 	}, other)
+}
+
+// A new node's kubelet registers it first and says its addresses a moment later.
+func TestAPIWaitsForNodeAddresses(t *testing.T) {
+	bare := webNode()
+	bare.Status.Addresses = nil
+	apiTest(t, nil, func(t *testing.T, c *fake.Clientset, r *recorder, _ *problemLog) {
+		r.expectSettled(t, "cidrs []", "node node-1[]", "node node-1[]")
+		time.Sleep(addressWait - time.Second) // virtual
+		r.expectSettled(t)
+		must(t)(c.CoreV1().Nodes().Update(t.Context(), webNode(), metav1.UpdateOptions{}))
+		r.expectSettled(t, "node node-1[10.0.0.1]", "synced")
+	}, bare)
+}
+
+func TestAPIWaitsForPodCIDRs(t *testing.T) {
+	start := func(t *testing.T) (*fake.Clientset, *recorder, <-chan error) {
+		t.Helper()
+		client, r := fake.NewClientset(webNode()), newRecorder()
+		ended := make(chan error, 1)
+		api := NewAPI(client, APIOptions{NodeName: "node-1", NeedPodCIDRs: true})
+		go func() { ended <- api.Run(t.Context(), r) }()
+		r.expectSettled(t, "cidrs []", "node node-1[10.0.0.1]", "node node-1[]")
+		return client, r, ended
+	}
+	synctest.Test(t, func(t *testing.T) {
+		client, r, ended := start(t)
+		time.Sleep(podCIDRWait - time.Second) // virtual
+		node := webNode()
+		node.Spec.PodCIDRs = []string{"10.244.1.0/24"}
+		must(t)(client.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{}))
+		r.expectSettled(t, "node node-1[10.0.0.1]", "synced")
+		if len(ended) > 0 {
+			t.Errorf("ended: %v", <-ended)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		_, r, ended := start(t)
+		time.Sleep(podCIDRWait) // virtual
+		r.expectSettled(t)
+		if err := <-ended; !errors.Is(err, ErrNoPodCIDRs) {
+			t.Errorf("without podCIDRs it ends with %v", err)
+		}
+	})
 }
 
 func TestAPISelectors(t *testing.T) {
@@ -182,11 +228,11 @@ func TestAPIServiceCIDRsUnavailable(t *testing.T) {
 					return !fixed.Load(), nil, c.err
 				})
 			}, func(t *testing.T, _ *fake.Clientset, r *recorder, _ *problemLog) {
-				r.expectSettled(t, "cidrs []", "node node-1[]", "set default/web", "synced")
+				r.expectSettled(t, "cidrs []", "node node-1[10.0.0.1]", "node node-1[]", "set default/web", "synced")
 				fixed.Store(true)
 				time.Sleep(c.retry) // virtual
 				r.expectSettled(t, "cidrs [10.96.0.0/12]")
-			}, webService(), webCIDR("kubernetes", "10.96.0.0/12"))
+			}, webService(), webNode(), webCIDR("kubernetes", "10.96.0.0/12"))
 		})
 	}
 }
@@ -253,8 +299,8 @@ func (s slowSink) SetService(v lb.Service) {
 func TestAPISyncedAfterDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := slowSink{newRecorder(), make(chan struct{})}
-		stop := running(t, NewAPI(fake.NewClientset(webService()), APIOptions{NodeName: "node-1"}).Run, r)
-		r.expectSettled(t, "cidrs []", "node node-1[]")
+		stop := running(t, NewAPI(fake.NewClientset(webService(), webNode()), APIOptions{NodeName: "node-1"}).Run, r)
+		r.expectSettled(t, "cidrs []", "node node-1[10.0.0.1]", "node node-1[]")
 		close(r.gate)
 		r.expectSettled(t, "set default/web", "synced")
 		stop()
@@ -295,9 +341,9 @@ func TestAPIResyncHandsOverAgain(t *testing.T) {
 		r, p := newRecorder(), newProblemLog()
 		svc := webService()
 		svc.Spec.ExternalIPs = []string{"bad"}
-		api := NewAPI(fake.NewClientset(svc), APIOptions{NodeName: "node-1", Resync: time.Minute, OnProblem: p.add})
+		api := NewAPI(fake.NewClientset(svc, webNode()), APIOptions{NodeName: "node-1", Resync: time.Minute, OnProblem: p.add})
 		stop := running(t, api.Run, r)
-		r.expectSettled(t, "cidrs []", "node node-1[]", "set default/web", "synced")
+		r.expectSettled(t, "cidrs []", "node node-1[10.0.0.1]", "node node-1[]", "set default/web", "synced")
 		p.drain()
 		time.Sleep(90 * time.Second) // virtual
 		if calls := r.settled(); !slices.Contains(calls, "set default/web") {

@@ -24,11 +24,11 @@ func TestNodeLabels(t *testing.T) {
 		}
 	}
 	metadata := metadatafake.NewSimpleMetadataClient(scheme, []runtime.Object{meta("n2", "ssd")}...)
-	client := fake.NewClientset(webService())
+	client := fake.NewClientset(webService(), webNode())
 	sink := newRecorder()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- NewAPI(client, APIOptions{NodeName: "n1", Metadata: metadata}).Run(ctx, sink) }()
+	go func() { ended <- NewAPI(client, APIOptions{NodeName: "node-1", Metadata: metadata}).Run(ctx, sink) }()
 	sink.await(t, "synced")
 	if n := len(metadata.Actions()); n > 0 {
 		t.Errorf("%d requests for Nodes that nobody needs", n)

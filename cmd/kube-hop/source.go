@@ -43,7 +43,7 @@ func openSource(c config.Config, m *metrics.Metrics) (source, error) {
 		return source{}, err
 	}
 	sink := eventsapi.New(writer, c.Proxier.NodeName)
-	api := informers.NewAPI(client, informers.APIOptions{NodeName: c.Proxier.NodeName, Resync: c.Resync, Metadata: metadata, OnProblem: func(p informers.Problem) {
+	api := informers.NewAPI(client, informers.APIOptions{NodeName: c.Proxier.NodeName, Resync: c.Resync, Metadata: metadata, NeedPodCIDRs: c.Proxier.Render.Local.NodeCIDR, OnProblem: func(p informers.Problem) {
 		m.Problems.Inc()
 		if p.Service != (lb.Name{}) {
 			sink.Report(events.Event{Service: p.Service, UID: p.UID, Reason: events.UnusableValue, Message: p.String()})
