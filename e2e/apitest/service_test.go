@@ -59,8 +59,8 @@ func changeTypes(t *testing.T, c *cluster, svc *corev1.Service) {
 	c.follows(t, internal, pods...)
 
 	c.apply(t, newService(svc.Name, corev1.ServiceTypeClusterIP))
-	c.setIngress(t, svc)                                              // as the cloud's controller does when it has taken its load balancer away
-	c.disappears(t, external, testbed.ErrRefused, testbed.ErrTimeout) // refused while the address lingers, lost after
+	c.setIngress(t, svc) // as the cloud's controller does when it has taken its load balancer away
+	c.disappears(t, external, testbed.ErrTimeout, testbed.ErrUnreachable)
 	c.disappears(t, nodePorts, testbed.ErrRefused)
 	c.follows(t, internal, pods...)
 
