@@ -61,7 +61,7 @@ const smallest = 50
 
 func parseSizes(text string) ([]int, error) {
 	var sizes []int
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		n, err := strconv.Atoi(word)
 		if err != nil || n < smallest || n > 100_000 {
 			return nil, fmt.Errorf("SIZES: %s is not a number from %d to 100000", word, smallest)

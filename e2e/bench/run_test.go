@@ -62,8 +62,15 @@ func measure(t *testing.T, p plan, s subject, n int) error {
 		name string
 		do   func(context.Context) error
 	}{
-		{"floor", r.floor}, {start, r.sync}, {"restart", r.restart}, {"data path", r.path}, {"idle", r.idle},
-		{"changes", r.changes}, {"burst", r.burst}, {"churn", r.churn}, {"memory", r.memory},
+		{"floor", r.floor},
+		{start, r.sync},
+		{"restart", r.restart},
+		{"data path", r.path},
+		{"idle", r.idle},
+		{"changes", r.changes},
+		{"burst", r.burst},
+		{"churn", r.churn},
+		{"memory", r.memory},
 	} {
 		switch err := step.do(t.Context()); {
 		case errors.Is(err, errUnfinished), err != nil && (step.name == start || r.ended()):

@@ -32,12 +32,12 @@ func (c *conn) generation() (uint32, error) {
 	c.seq++
 	request := request{cmd: unix.NFT_MSG_GETGEN, family: nftables.Family(unix.AF_UNSPEC)}
 	if err := c.Send(appendRequest(nil, request, c.seq)); err != nil {
-		return 0, err //nolint:wrapcheck // it says what failed
+		return 0, err
 	}
 	for {
 		b, err := c.Receive()
 		if err != nil {
-			return 0, err //nolint:wrapcheck // it says what failed
+			return 0, err
 		}
 		var id []byte
 		answered := false
