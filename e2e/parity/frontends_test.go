@@ -174,6 +174,6 @@ func TestNoDetector(t *testing.T) {
 	row := truth{"X-L-nodet", undetected, local, themselves, drop}
 	for _, x := range setup.externalKinds() {
 		id := row.id + "-" + x.kind
-		t.Run(id, func(t *testing.T) { row.check(t, services, id, x.front) })
+		t.Run(id, func(t *testing.T) { row.check(begin(t, id, row.title(id)), services, x.front) })
 	}
 }

@@ -4,6 +4,7 @@ package parity
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,27 +86,40 @@ func (s truthServices) get(t truth, endpoints string) *service { return s[t.id[:
 // and at a node port (N).
 func TestTruthTable(t *testing.T) {
 	setup := setUp(t)
+	services := setup.truthServices("truth")
+	setup.settle()
+	setup.eachTruth(func(tr truth, id string, front func(*service) frontend) {
+		t.Run(id, func(t *testing.T) { tr.check(begin(t, id, tr.title(id)), services, front) })
+	})
+}
+
+// truthServices stores Services for the whole table, with options beside those that the table needs.
+func (r *row) truthServices(name string, more ...option) truthServices {
+	r.Helper()
 	services := truthServices{}
 	for policy, opts := range map[string][]option{
 		"C-C": {clusterIPOnly}, "C-L": {clusterIPOnly, itpLocal}, "X-C": nil, "X-L": {etpLocal},
 	} {
 		for endpoints, hosts := range map[string][]*testbed.Host{
-			"both": {setup.A1, setup.B1}, "local": {setup.A1}, "remote": {setup.B1}, "none": nil,
+			"both": {r.A1, r.B1}, "local": {r.A1}, "remote": {r.B1}, "none": nil,
 		} {
-			s := setup.service(strings.ToLower("truth-"+policy+"-"+endpoints), opts...)
+			s := r.service(strings.ToLower(name+"-"+policy+"-"+endpoints), slices.Concat(opts, more)...)
 			s.endpoints(pods(hosts...)...)
 			services[policy+" "+endpoints] = s
 		}
 	}
-	setup.settle()
-	for _, row := range truths {
-		if strings.HasPrefix(row.id, "C-") {
-			t.Run(row.id, func(t *testing.T) { row.check(t, services, row.id, (*service).C) })
+	return services
+}
+
+// eachTruth calls fn with every row of the table, the X rows at each kind of external frontend, and with its ID.
+func (c *cluster) eachTruth(fn func(tr truth, id string, front func(*service) frontend)) {
+	for _, tr := range truths {
+		if strings.HasPrefix(tr.id, "C-") {
+			fn(tr, tr.id, (*service).C)
 			continue
 		}
-		for _, x := range setup.externalKinds() {
-			id := row.id + "-" + x.kind
-			t.Run(id, func(t *testing.T) { row.check(t, services, id, x.front) })
+		for _, x := range c.externalKinds() {
+			fn(tr, tr.id+"-"+x.kind, x.front)
 		}
 	}
 }
@@ -121,7 +135,7 @@ func (c *cluster) externalKinds() []externalKind {
 }
 
 // title puts the row into words.
-func (row truth) title(id string) string {
+func (tr truth) title(id string) string {
 	front := map[byte]string{'C': "ClusterIP", 'E': "external IP", 'V': "load balancer IP", 'N': "node port"}[id[len(id)-1]]
 	policy := "eTP"
 	if id[0] == 'C' {
@@ -129,25 +143,25 @@ func (row truth) title(id string) string {
 	}
 	value := map[byte]string{'C': "Cluster", 'L': "Local"}[id[2]]
 	return fmt.Sprintf("%s %s at the %s, %s: %s, %s; endpoints elsewhere only: %s; none: refused",
-		policy, value, front, row.client, row.both, row.peer, row.remote)
+		policy, value, front, tr.client, tr.both, tr.peer, tr.remote)
 }
 
 // check asks with the endpoints on both nodes, on the other node only, and nowhere.
-func (row truth) check(t *testing.T, services truthServices, id string, front func(*service) frontend) {
-	r := begin(t, id, row.title(id))
-	client := map[who]*testbed.Host{pod: r.A2, rpod: r.C1, undetected: r.A2, node: r.N1, outside: r.Out}[row.client]
+func (tr truth) check(r *row, services truthServices, front func(*service) frontend) {
+	r.Helper()
+	client := map[who]*testbed.Host{pod: r.A2, rpod: r.C1, undetected: r.A2, node: r.N1, outside: r.Out}[tr.client]
 	both := "both"
-	if row.remote == arriving { // half of the answers would be lost
+	if tr.remote == arriving { // half of the answers would be lost
 		both = "local"
 	}
 	for _, c := range []struct {
 		endpoints string
 		want      how
-	}{{both, row.both}, {"remote", row.remote}, {"none", refuse}} {
-		f := front(services.get(row, c.endpoints))
+	}{{both, tr.both}, {"remote", tr.remote}, {"none", refuse}} {
+		f := front(services.get(tr, c.endpoints))
 		f.name += " with endpoints " + c.endpoints
 		peers := []*testbed.Host{client}
-		if row.peer == masked {
+		if tr.peer == masked {
 			peers = []*testbed.Host{r.N1}
 		}
 		switch c.want {
