@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kube-hop/kube-hop/e2e/testbed"
@@ -106,25 +105,6 @@ func TestP37NodeAddresses(t *testing.T) {
 	for _, a := range []netip.Addr{r.N1.Gateway4, r.N1.Gateway6} {
 		r.expect(r.A2, at("the bridge's address", testbed.TCP, port, a), refused())
 	}
-}
-
-// TestP38NeighbourAddress: an external IP that is another node's address takes only the Service's port from it.
-func TestP38NeighbourAddress(t *testing.T) {
-	r := begin(t, "P38", "An external or load balancer IP that is another node's address: only the Service's port is served there")
-	s := r.service("p38", func(svc *corev1.Service) { svc.Spec.ExternalIPs = []string{r.N2.Addr4.String(), r.N2.Addr6.String()} })
-	s.endpoints(ready(r.A1))
-	s.ingress(r.N2.Addr4, r.N2.Addr6)
-	r.serve(r.N2, testbed.TCP, 2222)
-	r.serve(r.N2, testbed.UDP, 2222)
-	r.settle()
-	for _, client := range []*testbed.Host{r.N1, r.A2} {
-		for _, proto := range []testbed.Proto{testbed.TCP, testbed.UDP} {
-			r.expect(client, at("N2", proto, 2222, r.N2.Addr4, r.N2.Addr6), answeredBy(r.N2))
-		}
-		r.expect(client, at("E", testbed.TCP, 80, r.N2.Addr4, r.N2.Addr6), answeredBy(r.A1))
-	}
-	r.expect(r.Out, at("N2", testbed.TCP, 2222, r.N2.Addr4, r.N2.Addr6), answeredBy(r.N2))
-	r.expect(r.Out, s.N(r.N2), answeredBy(r.A1))
 }
 
 // TestP40BridgeFilter: two pods on one bridge, or a word about what is missing.

@@ -21,26 +21,38 @@ import (
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
+// narrow is the size of the largest packet that the narrow path carries.
+const narrow = 1300
+
+// TestP56ICMP: what must get through for large transfers does.
 func TestP56ICMP(t *testing.T) {
-	r := begin(t, "P56", "ICMP errors reach the pod, so that transfers over a narrow path complete; ping to VIPs has one answer everywhere")
+	bytes := 10_000_000
+	if testing.Short() {
+		bytes = 300_000
+	}
+	r := begin(t, "P56", fmt.Sprintf("ICMP errors reach the pod, which learns of a path of %d bytes: transfers of %.1f MB and datagrams of "+
+		"3,000 bytes get through; ping to VIPs has one answer everywhere", narrow, float64(bytes)/1e6))
 	s := r.service("p56", over(testbed.TCP, testbed.UDP))
-	kept, empty := r.service("p56-local", etpLocal), r.service("p56-empty")
+	kept, empty := r.service("p56-local", etpLocal, over(testbed.TCP, testbed.UDP)), r.service("p56-empty")
 	s.endpoints(ready(r.B1))
 	kept.endpoints(ready(r.A1))
 	empty.endpoints()
 	r.settle()
 	far := r.narrowPath()
-	for _, f := range []frontend{kept.V(), s.N(r.N1), s.C()} {
-		for _, dst := range f.at {
-			if err := transfer(r, far, dst); err != nil {
-				r.Errorf("transfer to %s %s over a path of 1300 bytes: %v", f.name, dst, err)
-			}
+	for _, w := range []struct {
+		s     *service
+		front func(servicePort) frontend
+		pod   *testbed.Host
+	}{{kept, servicePort.V, r.A1}, {s, func(p servicePort) frontend { return p.N(r.N1) }, r.B1}, {s, servicePort.C, r.B1}} {
+		tcp, udp := w.front(w.s.overProto(testbed.TCP)), w.front(w.s.overProto(testbed.UDP))
+		for i, dst := range tcp.at {
+			r.narrowTransfer(far, tcp, dst, w.pod, bytes)
+			r.narrowDatagrams(far, udp, udp.at[i], w.pod)
 		}
 	}
-	udp := s.overProto(testbed.UDP)
-	for _, f := range []frontend{udp.C(), udp.V(), udp.N(r.N1)} {
-		for _, dst := range f.at {
-			if err := bigDatagram(r, r.Out, dst); err != nil {
+	for _, f := range []frontend{s.overProto(testbed.UDP).C(), s.overProto(testbed.UDP).V(), s.overProto(testbed.UDP).N(r.N1)} {
+		for _, dst := range f.at { // over a path that is wide enough
+			if err := bigDatagram(r, r.Out, dst, patience); err != nil {
 				r.Errorf("datagram of 3000 bytes to %s %s: %v", f.name, dst, err)
 			}
 		}
@@ -48,7 +60,38 @@ func TestP56ICMP(t *testing.T) {
 	r.pings(s, empty)
 }
 
-// narrowPath adds an outside client that the nodes reach by way of out, over a path of 1300 bytes; its own packets
+// narrowTransfer: the pod's segments, which it may not let be cut, are too large for the way to the client at first.
+func (r *row) narrowTransfer(client *testbed.Host, f frontend, dst netip.AddrPort, pod *testbed.Host, bytes int) {
+	r.Helper()
+	r.forgetPath(pod)
+	peer, err := transfer(r, client, dst, bytes)
+	if err != nil {
+		r.Errorf("transfer to %s %s over a path of %d bytes: %v", f.name, dst, narrow, err)
+		return
+	}
+	out, err := pod.Command(r.Context(), "ip", "route", "get", peer.Addr().String()).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), fmt.Sprintf("mtu %d", narrow)) {
+		r.Errorf("after a transfer to %s %s %s does not know that the path to %s is narrow: %s (%v)", f.name, dst, pod, peer.Addr(), out, err)
+	}
+}
+
+// narrowDatagrams: the pod's large datagrams arrive as soon as it knows what the path carries.
+func (r *row) narrowDatagrams(client *testbed.Host, f frontend, dst netip.AddrPort, pod *testbed.Host) {
+	r.Helper()
+	r.forgetPath(pod)
+	if err := r.soon(func() error { return bigDatagram(r, client, dst, dropTime) }); err != nil {
+		r.Errorf("datagram of 3000 bytes to %s %s over a path of %d bytes: %v", f.name, dst, narrow, err)
+	}
+}
+
+// forgetPath makes a pod forget what it learnt of the ways to others.
+func (r *row) forgetPath(pod *testbed.Host) {
+	r.Helper()
+	r.run(pod, "ip", "-4", "route", "flush", "cache")
+	r.run(pod, "ip", "-6", "route", "flush", "cache")
+}
+
+// narrowPath adds an outside client that the nodes reach by way of out, over a narrow path; its own packets
 // to them go straight.
 func (r *row) narrowPath() *testbed.Host {
 	r.Helper()
@@ -59,7 +102,7 @@ func (r *row) narrowPath() *testbed.Host {
 	far, err := r.AddOutside(r.Context(), "far")
 	r.must(err)
 	script := fmt.Sprintf("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.icmp_ratelimit=0\n"+
-		"ip route add %s/32 dev eth0 mtu lock 1300\nip -6 route add %s/128 dev eth0 mtu lock 1300", far.Addr4, far.Addr6)
+		"ip route add %s/32 dev eth0 mtu lock %d\nip -6 route add %s/128 dev eth0 mtu lock %d", far.Addr4, narrow, far.Addr6, narrow)
 	out, err := r.Out.Command(r.Context(), "bash", "-ec", script).CombinedOutput()
 	if err != nil {
 		r.Fatalf("make out a router: %v: %s", err, out)
@@ -72,43 +115,48 @@ func (r *row) narrowPath() *testbed.Host {
 	return far
 }
 
-// transfer lets the pod behind dst send 300 kB, in segments that are too large for the path at first.
-func transfer(r *row, client *testbed.Host, dst netip.AddrPort) error {
+// transfer lets the pod behind dst send a number of bytes, and returns as whom it sees the client.
+func transfer(r *row, client *testbed.Host, dst netip.AddrPort, bytes int) (peer netip.AddrPort, err error) {
 	conn, err := client.DialContext(r.Context(), "tcp", dst.String())
 	if err != nil {
-		return err
+		return peer, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
-		return err
-	}
 	in := bufio.NewReader(conn)
 	if _, err := conn.Write([]byte("hello\n")); err != nil {
-		return err
+		return peer, err
 	}
-	if _, err := in.ReadString('\n'); err != nil {
-		return fmt.Errorf("first answer: %w", err)
+	first, err := in.ReadString('\n')
+	if err != nil {
+		return peer, fmt.Errorf("first answer: %w", err)
 	}
-	line := strings.Repeat("x", 30_000) + "\n"
-	for n := range 10 {
+	_, text, _ := strings.Cut(strings.TrimSpace(first), " ")
+	if peer, err = netip.ParseAddrPort(text); err != nil {
+		return peer, fmt.Errorf("first answer %q: %w", first, err)
+	}
+	line := strings.Repeat("x", 30_000-1) + "\n"
+	for n := 0; n < bytes; n += len(line) {
+		if err := conn.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+			return peer, err
+		}
 		if _, err := conn.Write([]byte(line)); err != nil {
-			return err
+			return peer, err
 		}
 		if got, err := in.ReadString('\n'); err != nil || got != line {
-			return fmt.Errorf("after %d lines of %d: %w", n, len(line), errors.Join(err, os.ErrInvalid))
+			return peer, fmt.Errorf("after %d bytes: %w", n, errors.Join(err, os.ErrInvalid))
 		}
 	}
-	return nil
+	return peer, nil
 }
 
 // bigDatagram sends a datagram that goes in fragments both ways.
-func bigDatagram(r *row, client *testbed.Host, dst netip.AddrPort) error {
+func bigDatagram(r *row, client *testbed.Host, dst netip.AddrPort, timeout time.Duration) error {
 	conn, err := client.DialContext(r.Context(), "udp", dst.String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
 	sent := bytes.Repeat([]byte("y"), 3000)
@@ -171,8 +219,14 @@ func ping(client *testbed.Host, dst netip.Addr) string {
 	_, err := conn.Write(msg)
 	for buf := make([]byte, 1500); err == nil; {
 		var n int
-		// Package net takes the header of IPv4 off; others' messages come too.
-		if n, err = conn.Read(buf); err == nil && n >= len(msg) && buf[0] == reply {
+		if n, err = conn.Read(buf); err != nil {
+			break
+		}
+		got := buf[:n]
+		if dst.Is4() && n > 0 { // comes with its IP header
+			got = got[min(n, int(got[0]&0xf)*4):]
+		}
+		if len(got) >= len(msg) && got[0] == reply { // others' messages come too
 			return "answered"
 		}
 	}
