@@ -83,3 +83,12 @@ func (s *spare) do(script string) string {
 	s.row.must(err)
 	return out
 }
+
+// cleanup runs a proxy's cleanup on the node.
+func (s *spare) cleanup(of subject) error {
+	out, err := s.sh(of.cleanup())
+	if err != nil {
+		s.row.Log(out)
+	}
+	return err
+}
