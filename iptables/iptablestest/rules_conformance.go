@@ -45,6 +45,7 @@ func ConformanceRules(t *testing.T, open func(t *testing.T) RulesEnv) {
 		{"rules and chains of others are left alone", testForeignRules},
 		{"a chain that others refer to stays, empty", testReferred},
 		{"a table that is refused stays, the others follow", testRefusedTable},
+		{"the last table is refused", testRefusedLast},
 		{"an ended context", testRulesEndedContext},
 		{"random disturbances", testDisturbances},
 	} {
@@ -289,6 +290,18 @@ func testRefusedTable(t *testing.T, e RulesEnv) {
 		t.Error("a rule of two lines was taken")
 	}
 	wantRules(t, e, "nat", "HOP-SERVICES", good.Chains[0].Rules...)
+}
+
+// testRefusedLast: what is done before the refusal is done once.
+func testRefusedLast(t *testing.T, e RulesEnv) {
+	bad := ruleset(e.Family)
+	bad.Chains[3].Rules = []iptables.Rule{"-j NO-SUCH-CHAIN"}
+	if err := e.Rules.Apply(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "filter") || strings.Contains(err.Error(), "nat") {
+		t.Errorf("the error names another table: %v", err)
+	}
+	wantRules(t, e, "nat", "PREROUTING", bad.Jumps[0].Rule, bad.Jumps[1].Rule)
+	wantRules(t, e, "nat", "OUTPUT", bad.Jumps[2].Rule)
+	wantNoChain(t, e, "filter", "HOP-SERVICES")
 }
 
 func testRulesEndedContext(t *testing.T, e RulesEnv) {

@@ -1,9 +1,11 @@
 package iptexec
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -173,6 +175,46 @@ func TestKernelCheckWithoutProcess(t *testing.T) {
 				t.Errorf("after a flush: differences %q, %v", d, err)
 			}
 		})
+	}
+}
+
+// TestKernelOneProcessForAllTables: rules of several tables are restored by one process, unless one of them is refused.
+func TestKernelOneProcessForAllTables(t *testing.T) {
+	variants(t, func(t *testing.T, f iptables.Family, variant string) {
+		r := open(t, f, variant)
+		count := counted(t, &r.tool.restorePath)
+		want := iptablestest.Skeleton(f)
+		if tables := len(want.Tables()); tables < 2 {
+			t.Fatalf("%d tables say nothing", tables)
+		}
+		if err := r.Apply(t.Context(), want); err != nil {
+			t.Fatal(err)
+		}
+		if n := count(); n != 1 {
+			t.Errorf("restoring all tables took %d processes, want 1", n)
+		}
+		if err := r.Apply(t.Context(), want); err != nil || count() != 1 {
+			t.Errorf("restoring what is in order: %v, %d processes, want none", err, count()-1)
+		}
+	})
+}
+
+// counted puts a script before a program that counts how often it is started.
+func counted(t *testing.T, path *string) (count func() int) {
+	t.Helper()
+	dir := t.TempDir()
+	script, log := filepath.Join(dir, filepath.Base(*path)), filepath.Join(dir, "log")
+	text := fmt.Sprintf("#!/bin/sh\necho >>%s\nexec %s \"$@\"\n", log, *path)
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	*path = script
+	return func() int {
+		lines, err := os.ReadFile(log)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return len(lines)
 	}
 }
 

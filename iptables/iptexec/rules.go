@@ -76,17 +76,40 @@ func (r *Rules) Apply(ctx context.Context, want iptables.Ruleset) error {
 	if err := oneLiners(want); err != nil {
 		return err
 	}
-	have, _, err := r.tool.save(ctx, want.Tables())
-	if err != nil {
+	todo, err := r.repairs(ctx, want)
+	if err != nil || len(todo) == 0 {
+		return err
+	}
+	// All tables at once, since a process costs more than the rules that it reads.
+	err = r.tool.restore(ctx, todo...)
+	if err == nil || len(todo) == 1 || errors.Is(err, iptables.ErrLocked) || ctx.Err() != nil {
+		return err
+	}
+	// One table was refused. Those before it may be done and those behind it are not: each by itself, so that it keeps
+	// only itself from being repaired.
+	if todo, err = r.repairs(ctx, want); err != nil {
 		return err
 	}
 	var errs []error
-	for _, table := range want.Tables() {
-		if text := iptables.Repair(have, want, table); text != "" {
-			errs = append(errs, r.tool.restore(ctx, table, text))
-		}
+	for _, t := range todo {
+		errs = append(errs, r.tool.restore(ctx, t))
 	}
 	return errors.Join(errs...)
+}
+
+// repairs returns the input of iptables-restore for each table that is not as wanted.
+func (r *Rules) repairs(ctx context.Context, want iptables.Ruleset) ([]input, error) {
+	have, _, err := r.tool.save(ctx, want.Tables())
+	if err != nil {
+		return nil, err
+	}
+	var out []input
+	for _, table := range want.Tables() {
+		if text := iptables.Repair(have, want, table); text != "" {
+			out = append(out, input{table, text})
+		}
+	}
+	return out, nil
 }
 
 // Remove implements iptables.Rules.
@@ -101,7 +124,7 @@ func (r *Rules) Remove(ctx context.Context, ours iptables.Ruleset) error {
 		if text == "" {
 			continue
 		}
-		if err := r.tool.restore(ctx, table, text); err != nil {
+		if err := r.tool.restore(ctx, input{table, text}); err != nil {
 			errs = append(errs, err)
 			continue
 		}

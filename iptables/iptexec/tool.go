@@ -97,10 +97,17 @@ func incompatible(output, table string) bool {
 	return strings.Contains(output, "# Table `"+table+"' is incompatible")
 }
 
-func (t tool) restore(ctx context.Context, table, text string) error {
-	_, _, err := run(ctx, t.restorePath, text, "--noflush", "-w", strconv.Itoa(t.lockWaitSeconds))
+// input is what iptables-restore is to do in one table.
+type input struct{ table, text string }
+
+func (t tool) restore(ctx context.Context, todo ...input) error {
+	var tables, texts []string
+	for _, i := range todo {
+		tables, texts = append(tables, i.table), append(texts, i.text)
+	}
+	_, _, err := run(ctx, t.restorePath, strings.Join(texts, ""), "--noflush", "-w", strconv.Itoa(t.lockWaitSeconds))
 	if err != nil {
-		return fmt.Errorf("%s-restore: table %s: %w", t.name, table, err)
+		return fmt.Errorf("%s-restore: table %s: %w", t.name, strings.Join(tables, ", "), err)
 	}
 	return nil
 }
