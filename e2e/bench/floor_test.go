@@ -38,6 +38,9 @@ func (r *run) floor(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, bed.Close()) }()
+	if _, err := floorBatch(ctx, bed.Host("f1"), 1); err != nil { // the kernel loads modules
+		return err
+	}
 	for _, f := range []struct {
 		figure string
 		make   func(context.Context, *testbed.Host, int) (time.Duration, error)

@@ -30,6 +30,9 @@ func TestBench(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := warm(t.Context(), p, s); err != nil {
+		t.Fatal(err)
+	}
 	for _, n := range p.sizes {
 		finished := true
 		t.Run(fmt.Sprintf("services=%d", n), func(t *testing.T) {
@@ -43,6 +46,21 @@ func TestBench(t *testing.T) {
 			return
 		}
 	}
+}
+
+// warm runs the subject once with few Services and measures nothing: the kernel loads modules and the machine reads
+// programs, which only the first run of all would pay for.
+func warm(ctx context.Context, p plan, s subject) (err error) {
+	r, err := newRun(ctx, p, s, smallest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if _, err := r.startDaemon(ctx); err != nil {
+		return err
+	}
+	_, err = r.untilSynced(ctx)
+	return err
 }
 
 // measure takes all figures of a subject at one size. A step that fails does not keep the later ones from being tried,

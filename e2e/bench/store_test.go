@@ -19,10 +19,10 @@ func (p plan) storePath(n int) string {
 	return filepath.Join(p.out, fmt.Sprintf("store-%s-%s-%d", storeVersion, filepath.Base(p.bin), n))
 }
 
-// TestStore stores the objects of every size that is not there yet. It needs no privileges and no kernel.
+// TestStore stores the objects of every size that is not there yet, and the few that the machine is warmed up with. It needs no privileges and no kernel.
 func TestStore(t *testing.T) {
 	p := planned(t)
-	for _, n := range p.sizes {
+	for _, n := range append([]int{smallest}, p.sizes...) {
 		if _, err := os.Stat(p.storePath(n)); err == nil {
 			continue
 		}
