@@ -5,6 +5,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -172,6 +173,9 @@ func ask(fd int) (time.Duration, error) {
 	buf, n := make([]byte, 256), 0
 	for !bytes.HasSuffix(buf[:n], []byte("\n")) {
 		got, err := unix.Read(fd, buf[n:])
+		if errors.Is(err, unix.EINTR) { // a socket with a timeout is not restarted after a signal of the runtime
+			continue
+		}
 		if err != nil {
 			return 0, fmt.Errorf("read: %w", err)
 		}
