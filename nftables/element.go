@@ -104,7 +104,7 @@ func (o Op) Check() error {
 			return fmt.Errorf("%w: %s is not a lone address for family %s", ErrElement, k, o.Set.Family)
 		}
 		return nil
-	case AddrProtoPort:
+	case AddrProtoPort, AddrPort, AddrPorts:
 	}
 	if k.Addr.Is4() != (o.Set.Family == IPv4) || k.Addr.Is4In6() || k.Addr.Zone() != "" || k.Mark != 0 {
 		return fmt.Errorf("%w: %s in a table of family %s", ErrElement, k, o.Set.Family)

@@ -33,7 +33,8 @@ const (
 	OriginalDest                      // ct original ip daddr
 	OriginalDestPort                  // ct original proto-dst
 	OriginalSrcPort                   // ct original proto-src
-	ReplySource                       // ct reply ip saddr
+	ReplySource                       // ct reply ip saddr: who answers
+	ReplySourcePort                   // ct reply proto-src
 	ConnState                         // ct state, one of the State values
 	TCPFlags                          // tcp flags
 	Mark                              // meta mark
@@ -41,6 +42,7 @@ const (
 	DestType                          // fib daddr type
 	ARPOperation                      // arp operation: 1 is a request
 	ARPTarget                         // arp daddr ip
+	Priority                          // meta priority: the packet's class for queueing, 0 when it has just arrived
 )
 
 // Name returns the field as the nft command writes it in a table of the family.
@@ -50,8 +52,9 @@ func (f Field) Name(family Family) string {
 		TCPSourcePort: "tcp sport", TCPDestPort: "tcp dport", UDPSourcePort: "udp sport", UDPDestPort: "udp dport",
 		SCTPSourcePort: "sctp sport", UDPChecksum: "udp checksum", Direction: "ct direction",
 		OriginalDest: "ct original IP daddr", OriginalDestPort: "ct original proto-dst", OriginalSrcPort: "ct original proto-src",
-		ReplySource: "ct reply IP saddr", ConnState: "ct state", TCPFlags: "tcp flags",
+		ReplySource: "ct reply IP saddr", ReplySourcePort: "ct reply proto-src", ConnState: "ct state", TCPFlags: "tcp flags",
 		Mark: "meta mark", SourceType: "fib saddr type", DestType: "fib daddr type", ARPOperation: "arp operation", ARPTarget: "arp daddr ip",
+		Priority: "meta priority",
 	}
 	if int(f) >= len(names) {
 		return fmt.Sprintf("field %d", f)
@@ -63,7 +66,7 @@ func (f Field) Name(family Family) string {
 type Rule []Statement
 
 // Statement is one part of a rule: [Is], [Within], [FromInterface], [In], [MarkBy], [SetMark], [Copy], [Store],
-// [Drop] or [Reject].
+// [Learn], [Recall], [MarkHas], [MarkWithout], [SourceNAT], [Drop] or [Reject].
 type Statement interface {
 	text(f Family) string
 }
@@ -81,9 +84,12 @@ type Within struct {
 	Prefix netip.Prefix
 }
 
-// FromInterface matches packets that arrived on an interface, or with a final + on one whose name begins so, as
-// iptables writes it.
-type FromInterface struct{ Name string }
+// FromInterface matches packets that arrived on an interface, or with Not did not. A name with a final + is that of all
+// interfaces whose names begin so, as iptables writes it.
+type FromInterface struct {
+	Name string
+	Not  bool
+}
 
 // In matches if the fields together are, or with Not are not, in a set of the table.
 type In struct {
@@ -101,14 +107,39 @@ type MarkBy struct {
 // SetMark gives the packet a mark.
 type SetMark struct{ Mark uint32 }
 
-// Copy writes a field of the connection into one of the packet.
+// Copy writes a field of the packet or its connection into another one of the packet, of the same size.
 type Copy struct{ To, From Field }
 
-// Store writes a number into a port of the packet.
+// Store writes a number into a field of the packet.
 type Store struct {
-	To   Field
-	Port uint16
+	To    Field
+	Value uint32
 }
+
+// Learn puts the fields of By with those of Value into a map that learns. If it has another value for By already, that
+// stays, for as long as a new one would.
+type Learn struct {
+	Map       string
+	By, Value []Field
+}
+
+// Recall writes what a map has for the fields of By into the fields of To, in order. Without it the rule ends there. The
+// first of To is copied to Keep before it is written, unless that is zero.
+type Recall struct {
+	Map    string
+	By, To []Field
+	Keep   Field
+}
+
+// MarkHas matches packets whose mark has all of these bits.
+type MarkHas struct{ Bits uint32 }
+
+// MarkWithout takes these bits from the packet's mark.
+type MarkWithout struct{ Bits uint32 }
+
+// SourceNAT gives a connection another source in chains for translation: an address, or the packet's own if it is the
+// zero Addr, and a port at random. It ends the packet's way through such chains.
+type SourceNAT struct{ To netip.Addr }
 
 // Drop ends the packet.
 type Drop struct{}
@@ -142,13 +173,20 @@ func (s Is) valueName() string {
 		return "syn"
 	case s.Field == TCPFlags:
 		return fmt.Sprintf("%#x", s.Value)
+	case s.Field == ConnState && s.Value == StateNone:
+		return "== invalid"
+	case s.Field == Priority && s.Value == 0:
+		return "none"
 	}
 	return fmt.Sprint(s.Value)
 }
 
-// StateNew is the state of a connection that begins, by connection tracking (NF_CT_STATE_BIT in
-// linux/netfilter/nf_conntrack_common.h).
-const StateNew = 1 << 3
+// States of a packet's connection: a packet without any, and one of a connection that begins (NF_CT_STATE_INVALID_BIT and
+// NF_CT_STATE_BIT in linux/netfilter/nf_conntrack_common.h).
+const (
+	StateNone = 1 << 0
+	StateNew  = 1 << 3
+)
 
 // Flags of TCP (RFC 9293 and RFC 3168).
 const (
@@ -174,10 +212,17 @@ func FromLocal() Is { return Is{Field: SourceType, Value: typeLocal} }
 // ToLocal matches packets whose destination is an address of this node.
 func ToLocal() Is { return Is{Field: DestType, Value: typeLocal} }
 
+// Untracked matches packets that connection tracking has not seen, or can do nothing with.
+func Untracked() Is { return Is{Field: ConnState, Value: StateNone} }
+
 func (s Within) text(f Family) string { return s.Field.Name(f) + " " + s.Prefix.String() }
 
 func (s FromInterface) text(Family) string {
-	return fmt.Sprintf("iifname %q", strings.Replace(s.Name, "+", "*", 1))
+	not := ""
+	if s.Not {
+		not = "!= "
+	}
+	return fmt.Sprintf("iifname %s%q", not, strings.Replace(s.Name, "+", "*", 1))
 }
 
 func (s In) text(f Family) string {
@@ -194,8 +239,38 @@ func (s MarkBy) text(f Family) string {
 
 func (s SetMark) text(Family) string { return fmt.Sprintf("meta mark set 0x%08x", s.Mark) }
 func (s Copy) text(f Family) string  { return fmt.Sprintf("%s set %s", s.To.Name(f), s.From.Name(f)) }
-func (s Store) text(f Family) string { return fmt.Sprintf("%s set %d", s.To.Name(f), s.Port) }
-func (s Drop) text(Family) string    { return "drop" }
+func (s Store) text(f Family) string {
+	return s.To.Name(f) + " set " + Is{Field: s.To, Value: s.Value}.valueName()
+}
+func (s Drop) text(Family) string { return "drop" }
+
+func (s Learn) text(f Family) string {
+	return fmt.Sprintf("update @%s { %s : %s }", s.Map, tuple(s.By, f), tuple(s.Value, f))
+}
+
+func (s MarkHas) text(Family) string {
+	return fmt.Sprintf("meta mark & 0x%08x == 0x%08x", s.Bits, s.Bits)
+}
+
+func (s MarkWithout) text(Family) string {
+	return fmt.Sprintf("meta mark set meta mark & 0x%08x", ^s.Bits)
+}
+
+func (s SourceNAT) text(f Family) string {
+	to := SourceAddr.Name(f)
+	if s.To.IsValid() {
+		to = s.To.String()
+	}
+	return fmt.Sprintf("snat to %s fully-random", to)
+}
+
+func (s Recall) text(f Family) string {
+	keep := ""
+	if s.Keep != 0 {
+		keep = Copy{To: s.Keep, From: s.To[0]}.text(f) + " "
+	}
+	return fmt.Sprintf("%s%s set %s map @%s", keep, tuple(s.To, f), tuple(s.By, f), s.Map)
+}
 
 func (s Reject) text(Family) string {
 	if s.Reset {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Family is a table's family, by its number in the kernel (NFPROTO_* in linux/netfilter.h).
@@ -39,6 +40,8 @@ const (
 	Input      Hook = 1
 	Forward    Hook = 2
 	Output     Hook = 3
+
+	Postrouting Hook = 4
 )
 
 // Table is a table that is entirely ours.
@@ -49,12 +52,15 @@ type Table struct {
 	Chains []Chain
 }
 
-// Set is a set, or a map to packet marks, without its elements.
+// Set is a set or map, without its elements.
 type Set struct {
 	Name string
 	Key  KeyType
-	// Marks makes it a map.
-	Marks bool
+	// Value makes it a map, to what it says; zero for a set. Only maps to packet marks have elements that are given.
+	Value KeyType
+	// Learned is how long what rules put in stays after it was put in last, in whole milliseconds; zero for a set whose
+	// elements are given. The kernel holds at most 65,535 learned elements; more are not learned.
+	Learned time.Duration
 }
 
 // KeyType is what a set's keys are made of.
@@ -68,6 +74,10 @@ const (
 	Addr
 	// PacketMark is a packet mark.
 	PacketMark
+	// AddrPort is address . port.
+	AddrPort
+	// AddrPorts is address . port . address . port: both ends of a flow. Only sets that learn have it.
+	AddrPorts
 )
 
 // Chain is a base chain: it is attached to a hook, and accepts what its rules say nothing about.
@@ -75,7 +85,9 @@ type Chain struct {
 	Name     string
 	Hook     Hook
 	Priority int32
-	Rules    []Rule
+	// NAT makes it one for translation, which sees only the first packet of a connection.
+	NAT   bool
+	Rules []Rule
 }
 
 // SetID names a set in a network namespace.
@@ -106,7 +118,7 @@ type Tables interface {
 	// empty. Tables of others are not touched. If one table fails, the others are still tried; errors are joined.
 	Ensure(ctx context.Context, want []Table) (repaired []string, err error)
 
-	// Dump returns the elements of those of the tables' sets that exist.
+	// Dump returns the elements of those of the tables' sets that exist, except what rules have learned.
 	Dump(ctx context.Context, of []Table) (State, error)
 
 	// Generation returns a number that every change of the namespace's nf_tables changes, in any table and by any
@@ -116,7 +128,7 @@ type Tables interface {
 	// Apply tries every operation, in order, whatever becomes of the others, and returns those that failed (nil if
 	// none did). Adding the present and deleting the absent succeed; adding to a map a key that has another mark
 	// replaces the mark, with no moment in between; deleting goes by the key alone. Any operation on an absent set
-	// fails except deleting. When ctx ends, the operations not yet tried fail with its error.
+	// fails except deleting; so does adding to one that learns. When ctx ends, the operations not yet tried fail with its error.
 	Apply(ctx context.Context, ops []Op) []*OpError
 
 	// Remove deletes the tables with all that is in them; absent ones are fine.

@@ -10,14 +10,17 @@ func (t Table) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table %s %s {\n", t.Family, t.Name)
 	for _, s := range t.Sets {
-		kind, typ := "set", s.Key.name(t.Family)
-		if s.Marks {
-			kind, typ = "map", typ+" : mark"
+		kind, typ, learned := "set", s.Key.name(t.Family), ""
+		if s.Value != 0 {
+			kind, typ = "map", typ+" : "+s.Value.name(t.Family)
 		}
-		fmt.Fprintf(&b, "\t%s %s { type %s; }\n", kind, s.Name, typ)
+		if s.Learned > 0 {
+			learned = fmt.Sprintf(" flags dynamic,timeout; timeout %s;", s.Learned)
+		}
+		fmt.Fprintf(&b, "\t%s %s { type %s;%s }\n", kind, s.Name, typ, learned)
 	}
 	for _, c := range t.Chains {
-		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype filter hook %s priority %d; policy accept;\n", c.Name, c.Hook.name(t.Family), c.Priority)
+		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype %s hook %s priority %d; policy accept;\n", c.Name, c.Type(), c.Hook.name(t.Family), c.Priority)
 		for _, r := range c.Rules {
 			fmt.Fprintf(&b, "\t\t%s\n", r.Text(t.Family))
 		}
@@ -27,22 +30,31 @@ func (t Table) String() string {
 	return b.String()
 }
 
+// Type returns the word of the nft command, and of the kernel, for what the chain is for.
+func (c Chain) Type() string {
+	if c.NAT {
+		return "nat"
+	}
+	return "filter"
+}
+
 func (k KeyType) name(f Family) string {
+	addr := "ipv4_addr"
+	if f == IPv6 {
+		addr = "ipv6_addr"
+	}
 	switch k {
 	case PacketMark:
 		return "mark"
 	case Addr:
-		return addrType(f)
+		return addr
+	case AddrPort:
+		return addr + " . inet_service"
+	case AddrPorts:
+		return addr + " . inet_service . " + addr + " . inet_service"
 	case AddrProtoPort:
 	}
-	return addrType(f) + " . inet_proto . inet_service"
-}
-
-func addrType(f Family) string {
-	if f == IPv6 {
-		return "ipv6_addr"
-	}
-	return "ipv4_addr"
+	return addr + " . inet_proto . inet_service"
 }
 
 func (h Hook) name(f Family) string {
@@ -53,6 +65,8 @@ func (h Hook) name(f Family) string {
 		return "prerouting"
 	case h == Forward:
 		return "forward"
+	case h == Postrouting:
+		return "postrouting"
 	}
 	return "output"
 }

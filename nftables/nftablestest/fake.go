@@ -117,8 +117,8 @@ func (f *Fake) ensure(want nftables.Table) (repaired []string) {
 		switch is, ok := have.chains[c.Name]; {
 		case !ok:
 			differ("chain %s is missing", c.Name)
-		case is.Hook != c.Hook || is.Priority != c.Priority:
-			differ("chain %s is at another hook or priority", c.Name)
+		case is.Hook != c.Hook || is.Priority != c.Priority || is.NAT != c.NAT:
+			differ("chain %s is at another hook or priority, or of another type", c.Name)
 		case !reflect.DeepEqual(is.Rules, c.Rules):
 			differ("chain %s has other rules", c.Name)
 		}
@@ -138,7 +138,7 @@ func (f *Fake) Dump(ctx context.Context, of []nftables.Table) (nftables.State, e
 			if err := ctx.Err(); err != nil {
 				return nil, fmt.Errorf("nftables: list %s: %w", t.ID(s.Name), err)
 			}
-			if have := f.tables[tableID{t.Family, t.Name}]; have != nil && have.elements[s.Name] != nil {
+			if have := f.tables[tableID{t.Family, t.Name}]; s.Learned == 0 && have != nil && have.elements[s.Name] != nil {
 				state[t.ID(s.Name)] = maps.Clone(have.elements[s.Name])
 			}
 		}
@@ -177,7 +177,7 @@ func (f *Fake) apply(op nftables.Op) error {
 		return nil
 	case elements == nil:
 		return nftables.ErrNoSet
-	case op.Key.Type() != set.Key || !op.Delete && set.Marks != (op.Mark != 0):
+	case op.Key.Type() != set.Key || !op.Delete && (set.Value != 0) != (op.Mark != 0):
 		return nftables.ErrElement
 	}
 	mark, present := elements[op.Key]

@@ -2,6 +2,7 @@ package nftablestest
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/kube-hop/kube-hop/nftables"
 )
@@ -24,13 +25,16 @@ func Skeleton(f nftables.Family) nftables.Table {
 	return nftables.Table{
 		Family: f, Name: "hop-test",
 		Sets: []nftables.Set{
-			{Name: "frontends", Key: nftables.AddrProtoPort}, {Name: "inside", Key: nftables.AddrProtoPort, Marks: true},
+			{Name: "frontends", Key: nftables.AddrProtoPort}, {Name: "inside", Key: nftables.AddrProtoPort, Value: nftables.PacketMark},
 			{Name: "marks", Key: nftables.PacketMark}, {Name: "released", Key: nftables.Addr},
+			{Name: "learned", Key: nftables.AddrPorts, Value: nftables.AddrPort, Learned: 30 * time.Second},
 		},
 		Chains: []nftables.Chain{
 			{Name: "in", Hook: nftables.Input, Priority: 98, Rules: ipRules(f)},
 			{Name: "fwd", Hook: nftables.Forward, Priority: 101, Rules: []nftables.Rule{{nftables.SetMark{Mark: 7}}}},
 			{Name: "out", Hook: nftables.Output, Priority: -500},
+			{Name: "after", Hook: nftables.Postrouting, Priority: 101, Rules: learningRules(f)},
+			{Name: "nat", Hook: nftables.Postrouting, Priority: 99, NAT: true, Rules: natRules(f)},
 		},
 	}
 }
@@ -57,10 +61,41 @@ func ipRules(f nftables.Family) []nftables.Rule {
 			nftables.Copy{To: nftables.UDPDestPort, From: nftables.OriginalSrcPort},
 		},
 		{nftables.Is{Field: nftables.Proto, Value: 132}, nftables.Copy{To: nftables.SCTPSourcePort, From: nftables.OriginalDestPort}},
-		{nftables.Is{Field: nftables.Proto, Value: 6}, nftables.Store{To: nftables.TCPDestPort, Port: 0}},
+		{nftables.Is{Field: nftables.Proto, Value: 6}, nftables.Store{To: nftables.TCPDestPort, Value: 0}},
 		{nftables.Is{Field: nftables.Proto, Value: 6}, nftables.In{Fields: []nftables.Field{nftables.DestAddr}, Set: "released"}, nftables.Reject{Reset: true}},
 		{nftables.In{Fields: []nftables.Field{nftables.ReplySource}, Set: "released", Not: true}, nftables.Reject{}},
 		append(nftables.Rule{nftables.Is{Field: nftables.Proto, Value: 6}, nftables.Is{Field: nftables.ConnState, Value: nftables.StateNew}}, nftables.NoSYN()...),
+	}
+}
+
+// learningRules have what rules can do with a map that they fill, with the longest keys and values.
+func learningRules(f nftables.Family) []nftables.Rule {
+	flow := []nftables.Field{nftables.DestAddr, nftables.UDPDestPort, nftables.SourceAddr, nftables.UDPSourcePort}
+	value := []nftables.Field{nftables.OriginalDest, nftables.OriginalDestPort}
+	learn := nftables.Learn{Map: "learned", By: flow, Value: value}
+	recall := nftables.Recall{Map: "learned", By: flow, To: []nftables.Field{nftables.SourceAddr, nftables.UDPSourcePort}}
+	if f == nftables.IPv4 {
+		recall.Keep = nftables.Priority
+	}
+	udp := nftables.Is{Field: nftables.Proto, Value: 17}
+	return []nftables.Rule{
+		{nftables.FromInterface{Name: "lo", Not: true}, udp, learn},
+		{nftables.Untracked(), udp, recall},
+		{nftables.Is{Field: nftables.Priority, Not: true}, nftables.Store{To: nftables.Priority}},
+	}
+}
+
+func natRules(f nftables.Family) []nftables.Rule {
+	to := netip.MustParseAddr("192.0.2.1")
+	if f == nftables.IPv6 {
+		to = netip.MustParseAddr("2001:db8::1")
+	}
+	return []nftables.Rule{
+		{nftables.MarkHas{Bits: 0x4000}, nftables.MarkWithout{Bits: 0x4000}, nftables.SourceNAT{To: to}},
+		{
+			nftables.In{Fields: []nftables.Field{nftables.ReplySource, nftables.Proto, nftables.ReplySourcePort}, Set: "frontends"},
+			nftables.SourceNAT{},
+		},
 	}
 }
 

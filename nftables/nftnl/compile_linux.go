@@ -2,6 +2,7 @@ package nftnl
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -11,108 +12,14 @@ import (
 	"github.com/kube-hop/kube-hop/nftables"
 )
 
-// firstReg is the first of the kernel's sixteen registers of four bytes (NFT_REG32_00).
-const firstReg = unix.NFT_REG32_00
+// The first and the last of the kernel's sixteen registers of four bytes.
+const (
+	firstReg = unix.NFT_REG32_00
+	lastReg  = unix.NFT_REG32_15
+)
 
-// location is where the kernel finds a field, or how it changes it.
-type location struct {
-	size int // bytes
-	// host is set for numbers in host byte order.
-	host bool
-	expr string // meta, ct, fib or payload
-	key  uint32 // of meta or ct; the address of fib
-	dir  int    // of ct: 0 original, 1 reply, -1 not asked for
-	// base and offset are where a payload is.
-	base, offset uint32
-	// csum is the kind of checksum that a change has to be followed by, csumAt its offset from base, csumPseudo
-	// whether the address takes part in that of the transport header.
-	csum, csumAt uint32
-	csumPseudo   bool
-}
-
-const csumSCTP = 2 // NFT_PAYLOAD_CSUM_SCTP in linux/netfilter/nf_tables.h, from Linux 5.11 on
-
-// locate returns where a field is in a table of the family. Offsets are those of the protocols' headers.
-func locate(f nftables.Field, family nftables.Family) (location, error) {
-	network := func(at uint32, size int) location {
-		return location{size: size, expr: "payload", base: unix.NFT_PAYLOAD_NETWORK_HEADER, offset: at}
-	}
-	transport := func(at, csum, csumAt uint32) location {
-		return location{size: 2, expr: "payload", base: unix.NFT_PAYLOAD_TRANSPORT_HEADER, offset: at, csum: csum, csumAt: csumAt}
-	}
-	conntrack := func(key uint32, size int) location { return location{size: size, expr: "ct", key: key} }
-	v6 := family == nftables.IPv6
-	switch f {
-	case nftables.SourceAddr, nftables.DestAddr:
-		return address(f, v6), nil
-	case nftables.OriginalDest:
-		if v6 {
-			return conntrack(unix.NFT_CT_DST_IP6, 16), nil
-		}
-		return conntrack(unix.NFT_CT_DST_IP, 4), nil
-	case nftables.OriginalDestPort:
-		return conntrack(unix.NFT_CT_PROTO_DST, 2), nil
-	case nftables.OriginalSrcPort:
-		return conntrack(unix.NFT_CT_PROTO_SRC, 2), nil
-	case nftables.ReplySource:
-		l := conntrack(unix.NFT_CT_SRC_IP, 4)
-		if v6 {
-			l = conntrack(unix.NFT_CT_SRC_IP6, 16)
-		}
-		l.dir = 1
-		return l, nil
-	case nftables.ConnState:
-		return location{size: 4, host: true, expr: "ct", key: unix.NFT_CT_STATE, dir: -1}, nil
-	case nftables.TCPFlags:
-		l := transport(13, unix.NFT_PAYLOAD_CSUM_NONE, 0)
-		l.size = 1
-		return l, nil
-	case nftables.Direction:
-		return location{size: 1, expr: "ct", key: unix.NFT_CT_DIRECTION, dir: -1}, nil
-	case nftables.SourcePort:
-		return transport(0, unix.NFT_PAYLOAD_CSUM_NONE, 0), nil
-	case nftables.DestPort:
-		return transport(2, unix.NFT_PAYLOAD_CSUM_NONE, 0), nil
-	case nftables.TCPSourcePort:
-		return transport(0, unix.NFT_PAYLOAD_CSUM_INET, 16), nil
-	case nftables.TCPDestPort:
-		return transport(2, unix.NFT_PAYLOAD_CSUM_INET, 16), nil
-	case nftables.UDPSourcePort:
-		return transport(0, unix.NFT_PAYLOAD_CSUM_INET, 6), nil
-	case nftables.UDPDestPort:
-		return transport(2, unix.NFT_PAYLOAD_CSUM_INET, 6), nil
-	case nftables.SCTPSourcePort:
-		return transport(0, csumSCTP, 8), nil
-	case nftables.UDPChecksum:
-		return transport(6, unix.NFT_PAYLOAD_CSUM_NONE, 0), nil
-	case nftables.Proto:
-		return location{size: 1, expr: "meta", key: unix.NFT_META_L4PROTO}, nil
-	case nftables.Mark:
-		return location{size: 4, host: true, expr: "meta", key: unix.NFT_META_MARK}, nil
-	case nftables.SourceType:
-		return location{size: 4, host: true, expr: "fib", key: unix.NFTA_FIB_F_SADDR}, nil
-	case nftables.DestType:
-		return location{size: 4, host: true, expr: "fib", key: unix.NFTA_FIB_F_DADDR}, nil
-	case nftables.ARPOperation:
-		return network(6, 2), nil
-	case nftables.ARPTarget:
-		return network(24, 4), nil
-	}
-	return location{}, fmt.Errorf("unknown field %d", f)
-}
-
-// address returns where the source or destination address of an IP header is.
-func address(f nftables.Field, v6 bool) location {
-	l := location{size: 4, expr: "payload", base: unix.NFT_PAYLOAD_NETWORK_HEADER, offset: 12, csumPseudo: true}
-	l.csum, l.csumAt = unix.NFT_PAYLOAD_CSUM_INET, 10
-	if v6 {
-		l.size, l.offset, l.csum, l.csumAt = 16, 8, unix.NFT_PAYLOAD_CSUM_NONE, 0
-	}
-	if f == nftables.DestAddr {
-		l.offset += uint32(l.size) //nolint:gosec // 4 or 16
-	}
-	return l
-}
+// natRandomFully is NF_NAT_RANGE_PROTO_RANDOM_FULLY of linux/netfilter/nf_nat.h.
+const natRandomFully = 1 << 4
 
 // compiler appends the expressions of one rule.
 type compiler struct {
@@ -138,11 +45,11 @@ func (c *compiler) statement(s nftables.Statement) error {
 	case nftables.Within:
 		return c.within(s)
 	case nftables.FromInterface:
-		c.fromInterface(s.Name)
+		c.fromInterface(s)
 	case nftables.In:
 		return c.lookup(s.Fields, s.Set, lookupOptions{not: s.Not})
 	case nftables.MarkBy:
-		if err := c.lookup(s.Fields, s.Map, lookupOptions{mark: true}); err != nil {
+		if err := c.lookup(s.Fields, s.Map, lookupOptions{value: true}); err != nil {
 			return err
 		}
 		c.setMark()
@@ -150,13 +57,30 @@ func (c *compiler) statement(s nftables.Statement) error {
 		c.immediate(binary.NativeEndian.AppendUint32(nil, s.Mark))
 		c.setMark()
 	case nftables.Copy:
-		if err := c.load(s.From, firstReg); err != nil {
+		return c.copy(s.To, s.From, firstReg)
+	case nftables.Store:
+		l, err := locate(s.To, c.family)
+		if err != nil {
 			return err
 		}
-		return c.store(s.To)
-	case nftables.Store:
-		c.immediate(binary.BigEndian.AppendUint16(nil, s.Port))
-		return c.store(s.To)
+		c.immediate(l.number(s.Value))
+		return c.store(s.To, firstReg)
+	case nftables.Learn:
+		return c.learn(s)
+	case nftables.Recall:
+		return c.recall(s)
+	case nftables.MarkHas:
+		if err := c.markAnd(s.Bits); err != nil {
+			return err
+		}
+		c.compare(binary.NativeEndian.AppendUint32(nil, s.Bits), false)
+	case nftables.MarkWithout:
+		if err := c.markAnd(^s.Bits); err != nil {
+			return err
+		}
+		c.setMark()
+	case nftables.SourceNAT:
+		return c.sourceNAT(s)
 	case nftables.Drop:
 		c.drop()
 	case nftables.Reject:
@@ -211,16 +135,37 @@ func (l location) appendPayload(b []byte) []byte {
 	return nlattr.AppendUint32(b, unix.NFTA_PAYLOAD_LEN, uint32(l.size)) //nolint:gosec // at most 16
 }
 
-// store writes the first register into the packet.
-func (c *compiler) store(f nftables.Field) error {
+// copy writes a field into another one, through a register.
+func (c *compiler) copy(to, from nftables.Field, reg uint32) error {
+	t, errTo := locate(to, c.family)
+	f, errFrom := locate(from, c.family)
+	if err := errors.Join(errTo, errFrom); err != nil {
+		return err
+	}
+	if t.size != f.size {
+		return fmt.Errorf("%s has another size than %s", to.Name(c.family), from.Name(c.family))
+	}
+	if err := c.load(from, reg); err != nil {
+		return err
+	}
+	return c.store(to, reg)
+}
+
+// store writes a register into the packet.
+func (c *compiler) store(f nftables.Field, reg uint32) error {
 	l, err := locate(f, c.family)
 	if err != nil {
 		return err
 	}
-	if l.expr != "payload" {
+	switch {
+	case f == nftables.Priority:
+		b := nlattr.AppendUint32(nil, unix.NFTA_META_SREG, reg)
+		c.expression("meta", nlattr.AppendUint32(b, unix.NFTA_META_KEY, l.key))
+		return nil
+	case l.expr != "payload":
 		return fmt.Errorf("%s cannot be written", f.Name(c.family))
 	}
-	b := nlattr.AppendUint32(nil, unix.NFTA_PAYLOAD_SREG, firstReg)
+	b := nlattr.AppendUint32(nil, unix.NFTA_PAYLOAD_SREG, reg)
 	b = l.appendPayload(b)
 	b = nlattr.AppendUint32(b, unix.NFTA_PAYLOAD_CSUM_TYPE, l.csum)
 	b = nlattr.AppendUint32(b, unix.NFTA_PAYLOAD_CSUM_OFFSET, l.csumAt)
@@ -256,11 +201,7 @@ func (c *compiler) is(s nftables.Is) error {
 	if err != nil {
 		return err
 	}
-	value := binary.BigEndian.AppendUint32(nil, s.Value)[4-l.size:]
-	if l.host {
-		value = binary.NativeEndian.AppendUint32(nil, s.Value)
-	}
-	c.compare(value, s.Not)
+	c.compare(l.number(s.Value), s.Not)
 	return nil
 }
 
@@ -273,54 +214,135 @@ func (c *compiler) within(s nftables.Within) error {
 	for i := range s.Prefix.Bits() {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
-	b := nlattr.AppendUint32(nil, unix.NFTA_BITWISE_SREG, firstReg)
-	b = nlattr.AppendUint32(b, unix.NFTA_BITWISE_DREG, firstReg)
-	b = nlattr.AppendUint32(b, unix.NFTA_BITWISE_LEN, uint32(len(value))) //nolint:gosec // 4 or 16
-	b = appendData(b, unix.NFTA_BITWISE_MASK, mask)
-	b = appendData(b, unix.NFTA_BITWISE_XOR, make([]byte, len(value)))
-	c.expression("bitwise", b)
+	c.and(mask)
 	c.compare(value, false)
 	return nil
 }
 
+// markAnd loads those of these bits that the packet's mark has.
+func (c *compiler) markAnd(bits uint32) error {
+	if err := c.load(nftables.Mark, firstReg); err != nil {
+		return err
+	}
+	c.and(binary.NativeEndian.AppendUint32(nil, bits))
+	return nil
+}
+
+// sourceNAT translates the source address from a register, and the port to one at random.
+func (c *compiler) sourceNAT(s nftables.SourceNAT) error {
+	if s.To.IsValid() {
+		c.immediate(s.To.AsSlice())
+	} else if err := c.load(nftables.SourceAddr, firstReg); err != nil {
+		return err
+	}
+	b := nlattr.AppendUint32(nil, unix.NFTA_NAT_TYPE, unix.NFT_NAT_SNAT)
+	b = nlattr.AppendUint32(b, unix.NFTA_NAT_FAMILY, uint32(c.family))
+	b = nlattr.AppendUint32(b, unix.NFTA_NAT_REG_ADDR_MIN, firstReg)
+	c.expression("nat", nlattr.AppendUint32(b, unix.NFTA_NAT_FLAGS, natRandomFully))
+	return nil
+}
+
+// and keeps only the bits of the mask of what is in the registers, from the first one on.
+func (c *compiler) and(mask []byte) {
+	b := nlattr.AppendUint32(nil, unix.NFTA_BITWISE_SREG, firstReg)
+	b = nlattr.AppendUint32(b, unix.NFTA_BITWISE_DREG, firstReg)
+	b = nlattr.AppendUint32(b, unix.NFTA_BITWISE_LEN, uint32(len(mask))) //nolint:gosec // 4 or 16
+	b = appendData(b, unix.NFTA_BITWISE_MASK, mask)
+	b = appendData(b, unix.NFTA_BITWISE_XOR, make([]byte, len(mask)))
+	c.expression("bitwise", b)
+}
+
 // fromInterface compares the name's bytes, of a prefix only as many as it has.
-func (c *compiler) fromInterface(name string) {
+func (c *compiler) fromInterface(s nftables.FromInterface) {
 	b := nlattr.AppendUint32(nil, unix.NFTA_META_DREG, firstReg)
 	c.expression("meta", nlattr.AppendUint32(b, unix.NFTA_META_KEY, unix.NFT_META_IIFNAME))
-	if prefix, ok := strings.CutSuffix(name, "+"); ok {
-		c.compare([]byte(prefix), false)
+	if prefix, ok := strings.CutSuffix(s.Name, "+"); ok {
+		c.compare([]byte(prefix), s.Not)
 		return
 	}
 	value := make([]byte, unix.IFNAMSIZ)
-	copy(value, name)
-	c.compare(value, false)
+	copy(value, s.Name)
+	c.compare(value, s.Not)
 }
 
-// lookupOptions say what becomes of a lookup: whether it matches what is not there, or gets the mark of what is.
-type lookupOptions struct{ not, mark bool }
+// lookupOptions say what becomes of a lookup: whether it matches what is not there, or gets the value of what is.
+type lookupOptions struct{ not, value bool }
 
-// lookup looks the fields up in a set, each from a register of its own on, and leaves the mark of a map in the first.
+// lookup looks the fields up in a set, each from a register of its own on, and leaves the value of a map in the first.
 func (c *compiler) lookup(fields []nftables.Field, set string, o lookupOptions) error {
-	reg := uint32(firstReg)
-	for _, f := range fields {
-		if err := c.load(f, reg); err != nil {
-			return err
-		}
-		l, err := locate(f, c.family)
-		if err != nil {
-			return err
-		}
-		reg += uint32(nlattr.Align4(l.size) / 4) //nolint:gosec // at most 4
+	if _, err := c.loadAll(fields, firstReg); err != nil {
+		return err
 	}
 	b := nlattr.AppendString(nil, unix.NFTA_LOOKUP_SET, set)
 	b = nlattr.AppendUint32(b, unix.NFTA_LOOKUP_SREG, firstReg)
-	if o.mark {
+	if o.value {
 		b = nlattr.AppendUint32(b, unix.NFTA_LOOKUP_DREG, firstReg)
 	}
 	if o.not {
 		b = nlattr.AppendUint32(b, unix.NFTA_LOOKUP_FLAGS, unix.NFT_LOOKUP_F_INV)
 	}
 	c.expression("lookup", b)
+	return nil
+}
+
+// loadAll puts the fields into registers, from one on, and returns the first register after them.
+func (c *compiler) loadAll(fields []nftables.Field, reg uint32) (uint32, error) {
+	for _, f := range fields {
+		if err := c.load(f, reg); err != nil {
+			return 0, err
+		}
+		n, err := c.registers(f)
+		if err != nil {
+			return 0, err
+		}
+		reg += n
+	}
+	return reg, nil
+}
+
+// registers returns how many registers a field takes.
+func (c *compiler) registers(f nftables.Field) (uint32, error) {
+	l, err := locate(f, c.family)
+	return uint32(nlattr.Align4(l.size) / 4), err //nolint:gosec // at most 4
+}
+
+// learn puts fields into a map.
+func (c *compiler) learn(s nftables.Learn) error {
+	value, err := c.loadAll(s.By, firstReg)
+	if err != nil {
+		return err
+	}
+	if _, err := c.loadAll(s.Value, value); err != nil {
+		return err
+	}
+	b := nlattr.AppendString(nil, unix.NFTA_DYNSET_SET_NAME, s.Map)
+	b = nlattr.AppendUint32(b, unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_UPDATE)
+	b = nlattr.AppendUint32(b, unix.NFTA_DYNSET_SREG_KEY, firstReg)
+	c.expression("dynset", nlattr.AppendUint32(b, unix.NFTA_DYNSET_SREG_DATA, value))
+	return nil
+}
+
+// recall writes what a map has for fields into others. The last register is free while that is done.
+func (c *compiler) recall(s nftables.Recall) error {
+	if err := c.lookup(s.By, s.Map, lookupOptions{value: true}); err != nil {
+		return err
+	}
+	if s.Keep != 0 {
+		if err := c.copy(s.Keep, s.To[0], lastReg); err != nil {
+			return err
+		}
+	}
+	reg := uint32(firstReg)
+	for _, f := range s.To {
+		if err := c.store(f, reg); err != nil {
+			return err
+		}
+		n, err := c.registers(f)
+		if err != nil {
+			return err
+		}
+		reg += n
+	}
 	return nil
 }
 

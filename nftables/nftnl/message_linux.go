@@ -36,34 +36,50 @@ func setRequest(t nftables.Table, s nftables.Set, id uint32) request {
 	b := nlattr.AppendString(nil, unix.NFTA_SET_TABLE, t.Name)
 	b = nlattr.AppendString(b, unix.NFTA_SET_NAME, s.Name)
 	typ, size := keyType(s.Key, t.Family)
-	var flags uint32
-	if s.Marks {
-		flags = unix.NFT_SET_MAP
-	}
-	b = nlattr.AppendUint32(b, unix.NFTA_SET_FLAGS, flags)
+	b = nlattr.AppendUint32(b, unix.NFTA_SET_FLAGS, setFlags(s))
 	b = nlattr.AppendUint32(b, unix.NFTA_SET_KEY_TYPE, typ)
 	b = nlattr.AppendUint32(b, unix.NFTA_SET_KEY_LEN, size)
-	if s.Marks {
-		b = nlattr.AppendUint32(b, unix.NFTA_SET_DATA_TYPE, typeMark)
-		b = nlattr.AppendUint32(b, unix.NFTA_SET_DATA_LEN, 4)
+	if s.Value != 0 {
+		typ, size := keyType(s.Value, t.Family)
+		b = nlattr.AppendUint32(b, unix.NFTA_SET_DATA_TYPE, typ)
+		b = nlattr.AppendUint32(b, unix.NFTA_SET_DATA_LEN, size)
+	}
+	if s.Learned > 0 {
+		b = nlattr.Append(b, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(s.Learned.Milliseconds()))...) //nolint:gosec // positive
 	}
 	b = nlattr.AppendUint32(b, unix.NFTA_SET_ID, id)
 	return request{cmd: unix.NFT_MSG_NEWSET, family: t.Family, flags: unix.NLM_F_CREATE, attrs: b}
 }
 
-// keyType returns nft's number for a type of key, and the key's length.
-func keyType(k nftables.KeyType, f nftables.Family) (typ, size uint32) {
-	switch {
-	case k == nftables.PacketMark:
-		return typeMark, 4
-	case k == nftables.Addr && f == nftables.IPv6:
-		return typeIPv6Addr, 16
-	case k == nftables.Addr:
-		return typeIPv4Addr, 4
-	case f == nftables.IPv6:
-		return typeIPv6Addr<<12 | typeInetProto<<6 | typeInetService, 24
+// setFlags returns the kernel's flags of a set.
+func setFlags(s nftables.Set) (flags uint32) {
+	if s.Value != 0 {
+		flags |= unix.NFT_SET_MAP
 	}
-	return typeIPv4Addr<<12 | typeInetProto<<6 | typeInetService, 12
+	if s.Learned > 0 {
+		flags |= unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
+	}
+	return flags
+}
+
+// keyType returns nft's number for a type of key or value, and the length.
+func keyType(k nftables.KeyType, f nftables.Family) (typ, size uint32) {
+	addr, length := uint32(typeIPv4Addr), uint32(4)
+	if f == nftables.IPv6 {
+		addr, length = typeIPv6Addr, 16
+	}
+	switch k {
+	case nftables.PacketMark:
+		return typeMark, 4
+	case nftables.Addr:
+		return addr, length
+	case nftables.AddrPort:
+		return addr<<6 | typeInetService, length + 4
+	case nftables.AddrPorts:
+		return addr<<18 | typeInetService<<12 | addr<<6 | typeInetService, 2 * (length + 4)
+	case nftables.AddrProtoPort:
+	}
+	return addr<<12 | typeInetProto<<6 | typeInetService, length + 8
 }
 
 func chainRequest(t nftables.Table, c nftables.Chain) request {
@@ -73,7 +89,7 @@ func chainRequest(t nftables.Table, c nftables.Chain) request {
 	b = nlattr.AppendUint32(b, unix.NFTA_HOOK_HOOKNUM, uint32(c.Hook))
 	b = nlattr.AppendUint32(b, unix.NFTA_HOOK_PRIORITY, uint32(c.Priority)) //nolint:gosec // two's complement on the wire
 	b = nlattr.Close(b, hook)
-	b = nlattr.AppendString(b, unix.NFTA_CHAIN_TYPE, "filter")
+	b = nlattr.AppendString(b, unix.NFTA_CHAIN_TYPE, c.Type())
 	return request{cmd: unix.NFT_MSG_NEWCHAIN, family: t.Family, flags: unix.NLM_F_CREATE, attrs: b}
 }
 
@@ -140,6 +156,7 @@ func keyBytes(k nftables.Key) []byte {
 		return binary.NativeEndian.AppendUint32(nil, k.Mark)
 	case nftables.Addr:
 		return k.Addr.AsSlice()
+	case nftables.AddrPort, nftables.AddrPorts:
 	case nftables.AddrProtoPort:
 	}
 	return append(k.Addr.AsSlice(), k.Proto, 0, 0, 0, byte(k.Port>>8), byte(k.Port), 0, 0)

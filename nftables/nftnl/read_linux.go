@@ -3,6 +3,7 @@ package nftnl
 import (
 	"encoding/binary"
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -90,16 +91,27 @@ func (c contents) addSet(b []byte, of nftables.Table) error {
 		return err
 	}
 	s := nftables.Set{Name: text(a[unix.NFTA_SET_NAME])}
-	flags := number(a[unix.NFTA_SET_FLAGS])
-	s.Marks = flags == unix.NFT_SET_MAP && number(a[unix.NFTA_SET_DATA_LEN]) == 4
-	for _, k := range []nftables.KeyType{nftables.AddrProtoPort, nftables.Addr, nftables.PacketMark} {
-		typ, size := keyType(k, of.Family)
-		if (flags == 0 || s.Marks) && number(a[unix.NFTA_SET_KEY_TYPE]) == typ && number(a[unix.NFTA_SET_KEY_LEN]) == size {
-			s.Key = k
-		}
+	if t := a[unix.NFTA_SET_TIMEOUT]; len(t) == 8 {
+		s.Learned = time.Duration(binary.BigEndian.Uint64(t)) * time.Millisecond //nolint:gosec // as it was set
+	}
+	s.Value = parseKeyType(a[unix.NFTA_SET_DATA_TYPE], a[unix.NFTA_SET_DATA_LEN], of.Family)
+	if number(a[unix.NFTA_SET_FLAGS]) == setFlags(s) {
+		s.Key = parseKeyType(a[unix.NFTA_SET_KEY_TYPE], a[unix.NFTA_SET_KEY_LEN], of.Family)
 	}
 	c.sets[s.Name] = s
 	return nil
+}
+
+// parseKeyType is the inverse of keyType; zero for a type that is not used here.
+func parseKeyType(typ, size []byte, f nftables.Family) nftables.KeyType {
+	for _, k := range []nftables.KeyType{
+		nftables.AddrProtoPort, nftables.Addr, nftables.PacketMark, nftables.AddrPort, nftables.AddrPorts,
+	} {
+		if t, s := keyType(k, f); number(typ) == t && number(size) == s {
+			return k
+		}
+	}
+	return 0
 }
 
 func (c contents) addChain(b []byte, table string) error {
@@ -115,6 +127,7 @@ func (c contents) addChain(b []byte, table string) error {
 	c.chains[name] = nftables.Chain{
 		Name: name, Hook: nftables.Hook(number(hook[unix.NFTA_HOOK_HOOKNUM])), //nolint:gosec // small
 		Priority: int32(number(hook[unix.NFTA_HOOK_PRIORITY])), //nolint:gosec // two's complement on the wire
+		NAT:      text(a[unix.NFTA_CHAIN_TYPE]) == "nat",
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (r *repair) plan() error {
 
 func (r *repair) chain(want nftables.Chain) error {
 	have, ok := r.have.chains[want.Name]
-	moved := ok && (have.Hook != want.Hook || have.Priority != want.Priority)
+	moved := ok && (have.Hook != want.Hook || have.Priority != want.Priority || have.NAT != want.NAT)
 	texts := make([]string, len(want.Rules))
 	for i, rule := range want.Rules {
 		texts[i] = parseComment(comment(rule.Text(r.want.Family)))
@@ -66,7 +66,7 @@ func (r *repair) chain(want nftables.Chain) error {
 		r.differ("chain %s is missing", want.Name)
 		r.add(chainRequest(r.want, want))
 	case moved:
-		r.differ("chain %s is at another hook or priority", want.Name)
+		r.differ("chain %s is at another hook or priority, or of another type", want.Name)
 		r.add(flushChainRequest(r.want, want.Name), deleteChainRequest(r.want, want.Name), chainRequest(r.want, want))
 	case slices.Equal(r.have.rules[want.Name], texts):
 		return nil

@@ -125,6 +125,9 @@ func (t *Tables) Dump(ctx context.Context, of []nftables.Table) (nftables.State,
 	state := nftables.State{}
 	for _, table := range of {
 		for _, s := range table.Sets {
+			if s.Learned > 0 {
+				continue
+			}
 			if err := ctx.Err(); err != nil {
 				return nil, fmt.Errorf("nftables: list %s: %w", table.ID(s.Name), err)
 			}

@@ -75,7 +75,7 @@ func ipTable(f lb.Family, n lb.Node, cfg Config) nftables.Table {
 		Family: nftFamily(f), Name: tableName,
 		Sets: []nftables.Set{
 			{Name: setFrontends, Key: nftables.AddrProtoPort},
-			{Name: mapInside, Key: nftables.AddrProtoPort, Marks: true},
+			{Name: mapInside, Key: nftables.AddrProtoPort, Value: nftables.PacketMark},
 			{Name: setMarks, Key: nftables.PacketMark},
 			{Name: setReleased, Key: nftables.Addr},
 		},
@@ -304,7 +304,7 @@ func keyOf(set nftables.SetID, k nftables.Key) (ipvs.Key, bool) {
 		return markKey(set.Family == nftables.IPv6, k.Mark), true
 	case nftables.AddrProtoPort:
 		return ipvs.Key{Addr: k.Addr, Port: k.Port, Proto: ipvs.Proto(k.Proto)}, true
-	case nftables.Addr:
+	case nftables.Addr, nftables.AddrPort, nftables.AddrPorts:
 	}
 	return ipvs.Key{}, false
 }

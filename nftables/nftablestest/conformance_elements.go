@@ -1,0 +1,105 @@
+package nftablestest
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/kube-hop/kube-hop/nftables"
+)
+
+func testElements(t *testing.T, e env) {
+	e.eachSet(t, func(table nftables.Table, s nftables.Set) {
+		o := ops(table, s, 0, 7)
+		e.mustApply(t, o...)
+		e.mustApply(t, o...) // adding the present succeeds
+		e.wantElements(t, skeletons(), o...)
+		e.mustApply(t, gone(ops(table, s, 2, 9))...) // deleting the absent succeeds
+		e.wantElements(t, skeletons(), o[:2]...)
+		e.mustApply(t, gone(o)...)
+	})
+}
+
+func testMany(t *testing.T, e env) {
+	e.eachSet(t, func(table nftables.Table, s nftables.Set) {
+		o := ops(table, s, 0, 3000)
+		e.mustApply(t, o...)
+		e.wantElements(t, skeletons(), o...)
+		e.mustApply(t, gone(o[100:])...)
+		e.wantElements(t, skeletons(), o[:100]...)
+		e.mustApply(t, gone(o)...)
+	})
+}
+
+func testReplace(t *testing.T, e env) {
+	table := Skeleton(nftables.IPv6)
+	e.mustEnsure(t, table)
+	o := ops(table, table.Sets[1], 0, 300)
+	e.mustApply(t, o...)
+	for i := range o {
+		if i%3 == 0 {
+			o[i].Mark++
+		}
+	}
+	e.mustApply(t, o...)
+	e.wantElements(t, []nftables.Table{table}, o...)
+	old := o[0]
+	old.Mark, old.Delete = 0, true // the mark does not matter
+	e.mustApply(t, old)
+	e.wantElements(t, []nftables.Table{table}, o[1:]...)
+}
+
+func testOrder(t *testing.T, e env) {
+	table := Skeleton(nftables.IPv4)
+	e.mustEnsure(t, table)
+	one := op(table, table.Sets[1], 1)
+	other := one
+	other.Mark = 9
+	del := gone([]nftables.Op{one})[0]
+	for _, tc := range []struct{ do, left []nftables.Op }{
+		{[]nftables.Op{one, del, one}, []nftables.Op{one}},
+		{[]nftables.Op{del, one, del}, nil},
+		{[]nftables.Op{del, del, one, one}, []nftables.Op{one}},
+		{[]nftables.Op{other, one, other}, []nftables.Op{other}},
+		{[]nftables.Op{del, other, one}, []nftables.Op{one}},
+	} {
+		e.mustApply(t, tc.do...)
+		e.wantElements(t, []nftables.Table{table}, tc.left...)
+	}
+}
+
+func testBad(t *testing.T, e env) {
+	v4, v6 := Skeleton(nftables.IPv4), Skeleton(nftables.IPv6)
+	e.mustEnsure(t, skeletons()...)
+	frontends := v4.Sets[0]
+	good := ops(v4, frontends, 0, 300)
+	wrongFamily, noKey, withMark, tooShort, noMark := good[0], good[0], good[0], op(v4, v4.Sets[2], 1), op(v4, v4.Sets[1], 1)
+	wrongFamily.Key.Addr = op(v6, v6.Sets[0], 1).Key.Addr
+	noKey.Key = nftables.Key{}
+	withMark.Mark = 3
+	tooShort.Set = v4.ID(frontends.Name)
+	noMark.Mark = 0
+	absent := good[0]
+	absent.Set.Name = "absent"
+	bad := []nftables.Op{wrongFamily, noKey, withMark, tooShort, noMark, absent}
+	var mixed []nftables.Op
+	for i, o := range good {
+		mixed = append(mixed, o)
+		if i%50 == 7 {
+			mixed = append(mixed, bad[i/50])
+		}
+	}
+	failed := e.Apply(t.Context(), mixed)
+	if len(failed) != len(bad) {
+		t.Errorf("%d failed, want %d: %v", len(failed), len(bad), failed)
+	}
+	for i, f := range failed {
+		want := nftables.ErrElement
+		if i < len(bad) && bad[i] == absent {
+			want = nftables.ErrNoSet
+		}
+		if f.Op != bad[i] || !errors.Is(f, want) {
+			t.Errorf("failure %d is %v, want %v of %s", i, f, want, bad[i])
+		}
+	}
+	e.wantElements(t, skeletons(), good...)
+}
