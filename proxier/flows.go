@@ -22,28 +22,29 @@ const flowPeriod = time.Second
 // staleFlows are the UDP frontends whose flows may be stale since they were last looked at, and the real servers that they
 // have got since.
 type staleFlows struct {
-	keys  map[ipvs.Key]struct{}
+	// keys says of each whether it is new.
+	keys  map[ipvs.Key]bool
 	added map[netip.AddrPort]struct{}
 	next  time.Time // the next cleanup is not before
 }
 
 func newStaleFlows() staleFlows {
-	return staleFlows{keys: map[ipvs.Key]struct{}{}, added: map[netip.AddrPort]struct{}{}}
+	return staleFlows{keys: map[ipvs.Key]bool{}, added: map[netip.AddrPort]struct{}{}}
 }
 
 // note remembers the frontends of operations after which flows can be stale: a frontend that is new may find flows
-// that are older, one that is gone or has lost a real server leaves some behind, and a real server that comes back may have
-// left some itself. Changes of TCP and SCTP never do.
+// that are older, one that is gone, has lost a real server or loses one-packet scheduling leaves some behind, and a real
+// server that comes back may have left some itself. Changes of TCP and SCTP never do.
 func (s *staleFlows) note(st render.State, done render.Plan) {
 	for _, o := range done {
 		if o.IPVS == nil {
 			continue
 		}
 		switch o.IPVS.Verb {
-		case ipvs.AddVirtual, ipvs.DeleteVirtual, ipvs.DeleteReal:
-			s.add(st, o.Key)
+		case ipvs.AddVirtual, ipvs.EditVirtual, ipvs.DeleteVirtual, ipvs.DeleteReal:
+			s.add(st, o.Key, o.IPVS.Verb == ipvs.AddVirtual)
 		case ipvs.AddReal:
-			if s.add(st, o.Key) {
+			if s.add(st, o.Key, false) {
 				s.added[netip.AddrPortFrom(o.IPVS.Real.Addr, o.IPVS.Real.Port)] = struct{}{}
 			}
 		default:
@@ -52,11 +53,11 @@ func (s *staleFlows) note(st render.State, done render.Plan) {
 }
 
 // add remembers the UDP frontends of a virtual server and reports whether there is one.
-func (s *staleFlows) add(st render.State, k ipvs.Key) bool {
+func (s *staleFlows) add(st render.State, k ipvs.Key, isNew bool) bool {
 	found := false
 	for _, f := range st.FrontendsOf(k) {
 		if f.Proto == ipvs.UDP {
-			s.keys[f], found = struct{}{}, true
+			s.keys[f], found = s.keys[f] || isNew, true
 		}
 	}
 	return found
@@ -65,7 +66,7 @@ func (s *staleFlows) add(st render.State, k ipvs.Key) bool {
 // noteAll remembers every UDP frontend.
 func (s *staleFlows) noteAll(st render.State) {
 	for k := range st.IPVS.Virtual {
-		s.add(st, k)
+		s.add(st, k, false)
 	}
 }
 
@@ -76,8 +77,8 @@ func (p *Proxier) ExpireFlows(ctx context.Context) {
 		return
 	}
 	all := conntrack.Cleanup{Frontends: conntrack.Frontends{}, Added: p.flows.added}
-	for k := range p.flows.keys {
-		all.Frontends[netip.AddrPortFrom(k.Addr, k.Port)] = p.servers(k)
+	for k, isNew := range p.flows.keys {
+		all.Frontends[netip.AddrPortFrom(k.Addr, k.Port)] = p.servers(k, isNew)
 	}
 	var errs []error
 	for _, f := range p.plane.families() {
@@ -108,10 +109,14 @@ func (p *Proxier) ExpireFlows(ctx context.Context) {
 	p.Status.set(p.retries.oldest())
 }
 
-// servers returns who answers on a UDP frontend, draining real servers included.
-func (p *Proxier) servers(k ipvs.Key) conntrack.Servers {
-	_, exists := p.state.IPVS.Virtual[k]
+// servers returns who answers on a UDP frontend, draining real servers included. As far as connection tracking knows, that
+// is also the frontend itself with one-packet scheduling, but not while it is new: its older flows look the same.
+func (p *Proxier) servers(k ipvs.Key, isNew bool) conntrack.Servers {
+	virtual, exists := p.state.IPVS.Virtual[k]
 	s := conntrack.Servers{Gone: !exists}
+	if virtual.Config.Flags&ipvs.FlagOnePacket != 0 && !isNew {
+		s.Live = append(s.Live, netip.AddrPortFrom(k.Addr, k.Port))
+	}
 	for _, r := range p.state.RealServersOf(k) {
 		s.Live = append(s.Live, netip.AddrPortFrom(r.Addr, r.Port))
 	}

@@ -94,7 +94,7 @@ func (k *kernel) openTables(ctx context.Context, c *render.Config) {
 		c.NFTables = false
 		klog.FromContext(ctx).Info("The kernel lacks something", "problem", fmt.Sprintf("nf_tables cannot be used (%v): pods and the node see "+
 			"only local endpoints at external addresses of Services with policy Local, and replies may be mixed up; "+
-			`load its modules with "modprobe -a nf_tables nft_ct nft_fib_ipv4 nft_fib_ipv6" or install the kernel's extra modules package`, err))
+			`load its modules with "modprobe -a nf_tables nft_ct nft_fib_ipv4 nft_fib_ipv6 nft_chain_nat nft_nat" or install the kernel's extra modules package`, err))
 		return
 	}
 	k.nft, k.NFT = nft, nft

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -215,39 +216,66 @@ func TestWeights(t *testing.T) {
 	}
 }
 
-// TestOnePacket is the half of P59 that the kernel can do: each datagram of a client that keeps its port is scheduled on its
-// own. Answers are another matter: the kernel forgets a datagram as soon as it is sent on, and so has no way to give the
-// answer the Service's address (docs/annotations.md).
+// TestOnePacket is P59: each datagram of a client that keeps its port is scheduled on its own, and whoever answers it, the
+// client gets the answer from where it asked, also while it asks at several frontends by turns, and whatever the node thinks
+// of packets with sources that it would not send to by the same way (rp_filter).
 func TestOnePacket(t *testing.T) {
 	c := shared(t)
-	m := newService("ops", 52, c.A1, c.B1, c.B2).annotate(flagsAnnotation, "ops")
-	m.Spec.Ports = m.Spec.Ports[1:2] // UDP
-	for _, s := range m.Slices {
-		*s.Ports[1].Port = hostPort // where nobody asked before
+	m := onePacketService("ops", 52, c.A2, c.B2)
+	other := onePacketService("ops-other", 53, c.A2, c.B2)
+	c.apply(t, m, other)
+	n1 := c.nodes[0]
+	for _, rpFilter := range []string{"0", "1"} {
+		n1.setSysctl(t, "net/ipv4/conf/all/rp_filter", rpFilter)
+		for _, cl := range c.clients() {
+			t.Run(fmt.Sprintf("%s rp_filter %s", cl.host, rpFilter), func(t *testing.T) {
+				c.onePacketIsAnswered(t, cl, append(m.frontends(cl.via), other.frontends(cl.via)...))
+			})
+		}
 	}
-	servers := map[string]*testbed.Server{}
-	for _, pod := range []*testbed.Host{c.A1, c.B1, c.B2} {
-		servers[pod.Name] = serveOn(t, pod, testbed.UDP, hostPort)
+	n1.setSysctl(t, "net/ipv4/conf/all/rp_filter", "0")
+	left := n1.run(t, "ipvsadm", "-Lnc")
+	for _, f := range append(m.frontends(c.N1), other.frontends(c.N1)...) {
+		if strings.Contains(left, f.addr.String()+" ") {
+			t.Errorf("IPVS keeps connections to %s:\n%s", f, left)
+		}
 	}
-	c.apply(t, m)
-	const n = 60
-	for _, at := range []netip.AddrPort{m.at(4), m.at(6)} {
-		t.Run(at.String(), func(t *testing.T) {
-			for _, s := range servers {
-				s.Reset()
+}
+
+// onePacketService returns a Service with UDP alone, and one-packet scheduling.
+func onePacketService(name string, number int, pods ...*testbed.Host) *manifest {
+	m := newService(name, number, pods...).annotate(flagsAnnotation, "ops")
+	m.Spec.Ports = m.Spec.Ports[1:2]
+	return m
+}
+
+// onePacketIsAnswered asks at the frontends by turns, from one port. Each has to reach every pod.
+func (c *cluster) onePacketIsAnswered(t *testing.T, cl client, frontends []frontend) {
+	const rounds = 6
+	port := freePort()
+	reached := map[frontend]map[string]int{}
+	for range rounds {
+		for _, f := range frontends {
+			a, err := cl.host.Ask(t.Context(), testbed.UDP, f.addr, testbed.FromPort(port))
+			if err != nil {
+				t.Fatalf("%s, after %v: %v", f, reached, err)
 			}
-			for range n {
-				_, _ = c.A2.Ask(t.Context(), testbed.UDP, at, testbed.FromPort(5353), testbed.Timeout(50*time.Millisecond))
+			if reached[f] == nil {
+				reached[f] = map[string]int{}
 			}
-			got := map[string]int{}
-			for name, s := range servers {
-				got[name] = s.Count()
+			reached[f][a.Pod]++
+			want := cl.peers(f, c.Host(a.Pod))
+			if want[0] == cl.via.Addr(f.addr.Addr()) { // masqueraded, as the same client for all pods
+				want = []netip.Addr{cl.via.Gateway4, cl.via.Gateway6}
 			}
-			for name, count := range got {
-				if count < n/6 {
-					t.Errorf("%d datagrams came in as %v, want about as many at each of three pods, such as %s", n, got, name)
-				}
+			if !slices.Contains(want, a.Peer.Addr()) {
+				t.Errorf("%s: %s saw %s as its client, want one of %v", f, a.Pod, a.Peer.Addr(), want)
 			}
-		})
+		}
+	}
+	for _, f := range frontends {
+		if err := sameMap(reached[f], map[string]int{"a2": rounds / 2, "b2": rounds / 2}); err != nil {
+			t.Errorf("%s: answers by pod: %v", f, err)
+		}
 	}
 }

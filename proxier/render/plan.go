@@ -258,6 +258,7 @@ func (d *differ) key(k ipvs.Key) {
 	d.member(base, loopbackMember(k), want && f.Loopback, PhaseOpen, PhaseClose)
 	d.ranges(base, f.Ranges)
 	d.element(base, frontendElement(k), serves, PhaseGuard, PhaseUnguard)
+	d.element(base, onePacketElement(k), serves && f.onePacket(), PhaseGuard, PhaseUnguard)
 	d.inside(k)
 	d.port(base, want && f.OnlyPort)
 	have, exists := d.state.IPVS.Virtual[k]

@@ -24,6 +24,10 @@ const (
 	// setReleased holds the addresses that no frontend has any more, for as long as the connections are ended that
 	// were made through them.
 	setReleased = "released"
+	// setOnePacket holds the frontends with one-packet scheduling.
+	setOnePacket = "one-packet"
+	// mapAnswers holds which of those frontends a client, as the endpoint sees it, has asked at an endpoint.
+	mapAnswers = "answers"
 	// setARP holds the bound IPv4 addresses that are not in a ServiceCIDR.
 	setARP = "vips"
 )
@@ -32,6 +36,8 @@ const (
 // FORWARD 100 translates replies; LOCAL_OUT -99 translates replies, -98 schedules. Source: ip_vs_ops4 in
 // net/netfilter/ipvs/ip_vs_core.c. Whatever hooks in at -98 or 99 too may come before or after IPVS.
 const (
+	beforeTracking    = -201 // of connections, which is at -200
+	afterTracking     = -199
 	afterNAT          = -98 // of destinations in PREROUTING, which is at -100
 	beforeReplyIn     = 97
 	beforeScheduleIn  = 98
@@ -39,6 +45,8 @@ const (
 	afterForward      = 101
 	beforeScheduleOut = -99
 	afterOut          = -97
+	beforeSourceNAT   = 99 // which is at 100
+	afterSourceNAT    = 101
 	// beforeFilter is before the filter tables of others.
 	beforeFilter = -1
 	// first is before everything that looks at marks: raw has -300, defragmentation -400.
@@ -61,7 +69,7 @@ func Tables(facts Facts, cfg Config) []nftables.Table {
 	var out []nftables.Table
 	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
 		if cfg.serves(f) {
-			out = append(out, ipTable(f, facts.Node, cfg))
+			out = append(out, ipTable(f, facts, cfg))
 		}
 	}
 	if cfg.serves(lb.IPv4) {
@@ -70,7 +78,7 @@ func Tables(facts Facts, cfg Config) []nftables.Table {
 	return out
 }
 
-func ipTable(f lb.Family, n lb.Node, cfg Config) nftables.Table {
+func ipTable(f lb.Family, facts Facts, cfg Config) nftables.Table {
 	return nftables.Table{
 		Family: nftFamily(f), Name: tableName,
 		Sets: []nftables.Set{
@@ -78,8 +86,10 @@ func ipTable(f lb.Family, n lb.Node, cfg Config) nftables.Table {
 			{Name: mapInside, Key: nftables.AddrProtoPort, Value: nftables.PacketMark},
 			{Name: setMarks, Key: nftables.PacketMark},
 			{Name: setReleased, Key: nftables.Addr},
+			{Name: setOnePacket, Key: nftables.AddrProtoPort},
+			{Name: mapAnswers, Key: nftables.AddrPorts, Value: nftables.AddrPort, Learned: answerTime},
 		},
-		Chains: slices.Concat(viewChains(f, n, cfg), replyChains(f), releasedChains()),
+		Chains: slices.Concat(viewChains(f, facts.Node, cfg), replyChains(f), releasedChains(), onePacketChains(f, facts, cfg)),
 	}
 }
 
@@ -142,12 +152,14 @@ func replyChains(f lb.Family) []nftables.Chain {
 	toService := nftables.In{Fields: openedTo(), Set: setFrontends}
 	notToService := nftables.In{Fields: openedTo(), Set: setFrontends, Not: true}
 	toNodePort := nftables.In{Fields: toFrontend(), Set: setFrontends}
+	source := append(sourceRules(f), answerSourceRules(f)...)
 	return []nftables.Chain{
-		{Name: "hide-from-sockets", Hook: nftables.Prerouting, Priority: afterNAT, Rules: hideRules(f, toService, nftables.ToLocal())},
+		{Name: "hide-from-sockets", Hook: nftables.Prerouting, Priority: afterNAT, Rules: hideRules(portsOf(f), toService, nftables.ToLocal())},
 		{Name: "show-to-all", Hook: nftables.Input, Priority: first, Rules: showRules(f)},
-		{Name: "hide-from-ipvs", Hook: nftables.Input, Priority: beforeReplyIn, Rules: hideRules(f, toNodePort, notToService)},
-		{Name: "reply-in", Hook: nftables.Input, Priority: afterIn, Rules: append(showRules(f), sourceRules(f)...)},
-		{Name: "reply-forward", Hook: nftables.Forward, Priority: afterForward, Rules: sourceRules(f)},
+		{Name: "hide-from-ipvs", Hook: nftables.Input, Priority: beforeReplyIn, Rules: append(
+			hideRules(portsOf(f), toNodePort, notToService), hideRules(datagrams(f), toNodePort, openedToOnePacket())...)},
+		{Name: "reply-in", Hook: nftables.Input, Priority: afterIn, Rules: append(showRules(f), source...)},
+		{Name: "reply-forward", Hook: nftables.Forward, Priority: afterForward, Rules: source},
 		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: sourceRules(f)},
 	}
 }
@@ -219,9 +231,9 @@ func sourceRules(f lb.Family) []nftables.Rule {
 
 // hideRules give those replies to this node's own connections that match a port that no socket and no virtual server
 // has.
-func hideRules(f lb.Family, matches ...nftables.Statement) []nftables.Rule {
+func hideRules(of []ports, matches ...nftables.Statement) []nftables.Rule {
 	var out []nftables.Rule
-	for _, p := range portsOf(f) {
+	for _, p := range of {
 		if p.dest != 0 {
 			out = append(out, append(p.reply(matches...), nftables.Store{To: p.dest}))
 		}
@@ -270,6 +282,10 @@ func (e element) op(remove bool) nftables.Op {
 
 func setID(f lb.Family, name string) nftables.SetID {
 	return nftables.SetID{Family: nftFamily(f), Table: tableName, Name: name}
+}
+
+func onePacketElement(k ipvs.Key) element {
+	return element{set: setID(lb.FamilyOf(k.Addr), setOnePacket), key: elementKey(k)}
 }
 
 func frontendElement(k ipvs.Key) element {
