@@ -10,8 +10,8 @@ import (
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
-// TestNeighbours (P53): nodes do not answer ARP and neighbour solicitations for addresses of Services in their own
-// network; a node that really has such an address does, and serves it.
+// TestNeighbours (P53): nodes do not answer ARP and neighbour solicitations for addresses of Services, neither in their
+// own network nor elsewhere; a node that really has such an address does, and serves it.
 func TestNeighbours(t *testing.T) {
 	c := shared(t)
 	m := newService("neighbour", 76, c.A2)
@@ -34,6 +34,7 @@ func TestNeighbours(t *testing.T) {
 			return err
 		})
 	}
+	c.checkNobodyAnswersFor(t, m.addr(clusterIP, 4), m.addr(clusterIP, 6), m.addr(loadBalancer, 4), m.addr(loadBalancer, 6))
 	// An address of another interface is an address of the node.
 	n1.runWhile(t, []string{"ip", "addr", "add", "192.168.50.201/32", "dev", podBridge}, []string{"ip", "addr", "del", "192.168.50.201/32", "dev", podBridge})
 	if _, err := n1.Serve(t.Context(), testbed.UDP, 7004); err != nil {
@@ -41,6 +42,23 @@ func TestNeighbours(t *testing.T) {
 	}
 	if _, err := c.Out.Ask(t.Context(), testbed.UDP, netip.MustParseAddrPort("192.168.50.201:7004")); err != nil {
 		t.Error(err)
+	}
+}
+
+// checkNobodyAnswersFor looks for a host on the wire that says it has the addresses, which nodes only made local.
+func (c *cluster) checkNobodyAnswersFor(t *testing.T, addrs ...netip.Addr) {
+	t.Helper()
+	for _, a := range addrs {
+		route := []string{netip.PrefixFrom(a, a.BitLen()).String(), "dev", "eth0"}
+		if out, err := c.Out.Command(t.Context(), "ip", append([]string{"route", "add"}, route...)...).CombinedOutput(); err != nil {
+			t.Fatalf("route of out: %v\n%s", err, out)
+		}
+		if got, err := c.Out.Ask(t.Context(), testbed.TCP, netip.AddrPortFrom(a, 80), testbed.Timeout(6*time.Second)); err == nil {
+			t.Errorf("somebody answered for %s, so that %s was reached", a, got.Pod)
+		}
+		if out, err := c.Out.Command(t.Context(), "ip", append([]string{"route", "del"}, route...)...).CombinedOutput(); err != nil {
+			t.Errorf("route of out: %v\n%s", err, out)
+		}
 	}
 }
 

@@ -84,13 +84,17 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// setUp begins the message of a test that failed before its cluster was there, which says nothing about what is tested;
+// hack/breaks looks for it.
+const setUp = "set-up: "
+
 func (s *common) use(t *testing.T) *cluster {
 	t.Helper()
 	require(t)
 	s.used = true
 	c, err := s.build()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal(setUp, err)
 	}
 	c.reportLogs(t)
 	return c
@@ -108,7 +112,7 @@ func fresh(t *testing.T, o options) *cluster {
 	require(t)
 	c, err := newCluster(t.Context(), o)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal(setUp, err)
 	}
 	t.Cleanup(func() {
 		if err := c.close(); err != nil {
@@ -139,7 +143,7 @@ func require(t *testing.T) {
 		return
 	}
 	if os.Getenv("REQUIRE_KERNEL") == "1" {
-		t.Fatal("REQUIRE_KERNEL=1: ", missing)
+		t.Fatal(setUp, "REQUIRE_KERNEL=1: ", missing)
 	}
 	t.Skip(missing)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,14 +52,18 @@ func TestDeletedFrontends(t *testing.T) {
 	} {
 		step.change()
 		t.Run(step.kind, func(t *testing.T) {
+			var wg sync.WaitGroup // side by side: one that does not end is waited for
 			for _, s := range held[step.kind] {
-				begin := time.Now()
-				err := s.Ping()
-				t.Logf("%s: %v after %s", s.Local(), err, time.Since(begin).Round(time.Millisecond))
-				if err == nil || errors.Is(err, testbed.ErrTimeout) {
-					t.Errorf("a connection through the %s from %s: %v, want an end", step.kind, s.Local(), err)
-				}
+				wg.Go(func() {
+					begin := time.Now()
+					err := s.Ping()
+					t.Logf("%s: %v after %s", s.Local(), err, time.Since(begin).Round(time.Millisecond))
+					if err == nil || errors.Is(err, testbed.ErrTimeout) {
+						t.Errorf("a connection through the %s from %s: %v, want an end", step.kind, s.Local(), err)
+					}
+				})
 			}
+			wg.Wait()
 			delete(held, step.kind)
 			for kind, streams := range held {
 				for _, s := range streams {

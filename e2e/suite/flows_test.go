@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -199,14 +200,27 @@ func TestUDPForeignFlow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// Two changes: the cleanup after the second one is not before that of the first.
 		c.apply(t, m.withPods(c.B2))
-		// The cleanup is over when a flow that was stale is gone.
+		before := c.nodes[0].cleanups(t, family)
+		c.apply(t, m.withPods(c.A2))
+		eventually(t, flowLimit, func() error {
+			if c.nodes[0].cleanups(t, family) == before {
+				return errors.New("there was no cleanup of stale flows")
+			}
+			return nil
+		})
 		if err := c.nodes[0].noFlow(to, c.Out.Addr(to.Addr())); err == nil {
 			t.Errorf("the flow to %s is not tracked any more", to)
 		}
 		if err := s.Ping(); err != nil {
 			t.Error(err)
 		}
-		c.apply(t, m.withPods(c.A2))
 	}
+}
+
+// cleanups returns how often the daemon has looked for stale flows of a family.
+func (n *node) cleanups(t *testing.T, family int) float64 {
+	t.Helper()
+	return n.metric(t, fmt.Sprintf(`kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family="IPv%d"}`, family))
 }
