@@ -4,7 +4,7 @@ GO ?= go
 export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build demo test unit kernel e2e race fuzz bench bench-quick bench-core scale parity lint manifests verify clean
+.PHONY: help build demo test unit kernel e2e race fuzz bench bench-quick bench-core scale parity breaks lint manifests verify clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ scale: ## 10,000 Services with 10 endpoints on a real kernel, adopted after a re
 
 parity: ## the proof beside kube-proxy: writes docs/parity.md (SUBJECTS=, RUN=; 15 minutes a subject)
 	@hack/parity
+
+breaks: ## the proof that the end-to-end tests can fail: breaks the daemon in some 60 ways (RUN=regexp; 40 minutes)
+	@hack/breaks
 
 lint: ## golangci-lint at the version pinned in hack/lint
 	@hack/lint

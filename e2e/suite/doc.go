@@ -5,4 +5,7 @@
 // Tests that leave the cluster as they found it share one, see shared; a test's Services have a name and a number of
 // their own, from which all their addresses follow. Tests that stop daemons or damage the kernel's state build their
 // own cluster. A change is in force when a marker that was written after it is: see settle.
+//
+// Each test was seen to fail: e2e/breaks/breaks.txt has at least one way to break the daemon for each of them, and
+// make breaks tries them all. A new test needs one too, or the unit tests say so; RUN=NAME make breaks tries that one.
 package suite
