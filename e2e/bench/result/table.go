@@ -164,25 +164,42 @@ func (b *book) favour(f Figure, peer string, n int) string {
 	return text
 }
 
-// notes lists what single measurements have to say.
+// notes lists what single measurements have to say, each text once for all whose it is.
 func (b *book) notes(out *strings.Builder) {
-	var lines []string
+	whose := map[string][]string{} // by figure and text
 	for _, c := range b.sorted() {
-		r := b.cells[c]
-		var parts []string
-		if r.Samples > 0 {
-			parts = append(parts, fmt.Sprintf("%d measurements", r.Samples))
-		}
-		if r.Note != "" {
-			parts = append(parts, r.Note)
-		}
-		if f, ok := figure(r.Figure); ok && len(parts) > 0 {
-			lines = append(lines, fmt.Sprintf("| %s | %s | %s | %s |", r.Subject, thousands(r.Services), f.Title, strings.ReplaceAll(strings.Join(parts, "; "), "|", `\|`)))
+		if text := b.cells[c].remark(); text != "" {
+			key := c.figure + "\x00" + text
+			whose[key] = append(whose[key], fmt.Sprintf("%s %s", c.subject, thousands(c.services)))
 		}
 	}
-	if len(lines) > 0 {
-		fmt.Fprintf(out, "\n## Notes\n\n| subject | Services | | |\n|---|---|---|---|\n%s\n", strings.Join(lines, "\n"))
+	if len(whose) == 0 {
+		return
 	}
+	out.WriteString("\n## Notes\n\n| | | subject and Services |\n|---|---|---|\n")
+	for _, f := range Figures() {
+		for _, key := range slices.Sorted(maps.Keys(whose)) {
+			if text, ok := strings.CutPrefix(key, f.ID+"\x00"); ok {
+				fmt.Fprintf(out, "| %s | %s | %s |\n", f.Title, text, strings.Join(whose[key], ", "))
+			}
+		}
+	}
+}
+
+// remark is what a result has to say beside its value. A quantile leaves it to the first of its kind, unless it had
+// not ended.
+func (r Result) remark() string {
+	if f, ok := figure(r.Figure); ok && strings.HasPrefix(f.Title, same) && !r.AtLeast {
+		return ""
+	}
+	var parts []string
+	if r.Samples > 0 {
+		parts = append(parts, fmt.Sprintf("%d measurements", r.Samples))
+	}
+	if r.Note != "" {
+		parts = append(parts, strings.ReplaceAll(r.Note, "|", `\|`))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // thousands writes 20000 as 20,000.
