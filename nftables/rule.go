@@ -116,8 +116,8 @@ type Store struct {
 	Value uint32
 }
 
-// Learn puts the fields of By with those of Value into a map that learns. If it has another value for By already, that
-// stays, for as long as a new one would.
+// Learn puts the fields of By with those of Value into a map that learns, or without Value into a set. If a map has another
+// value for By already, that stays, for as long as a new one would.
 type Learn struct {
 	Map       string
 	By, Value []Field
@@ -175,17 +175,21 @@ func (s Is) valueName() string {
 		return fmt.Sprintf("%#x", s.Value)
 	case s.Field == ConnState && s.Value == StateNone:
 		return "== invalid"
+	case s.Field == ConnState && s.Value == StateUntracked:
+		return "== untracked"
 	case s.Field == Priority && s.Value == 0:
 		return "none"
 	}
 	return fmt.Sprint(s.Value)
 }
 
-// States of a packet's connection: a packet without any, and one of a connection that begins (NF_CT_STATE_INVALID_BIT and
-// NF_CT_STATE_BIT in linux/netfilter/nf_conntrack_common.h).
+// States of a packet's connection: a packet without any, one of a connection that begins, and one that connection tracking
+// is not to see (NF_CT_STATE_INVALID_BIT, NF_CT_STATE_BIT and NF_CT_STATE_UNTRACKED_BIT in
+// linux/netfilter/nf_conntrack_common.h).
 const (
-	StateNone = 1 << 0
-	StateNew  = 1 << 3
+	StateNone      = 1 << 0
+	StateNew       = 1 << 3
+	StateUntracked = 1 << 6
 )
 
 // Flags of TCP (RFC 9293 and RFC 3168).
@@ -212,8 +216,11 @@ func FromLocal() Is { return Is{Field: SourceType, Value: typeLocal} }
 // ToLocal matches packets whose destination is an address of this node.
 func ToLocal() Is { return Is{Field: DestType, Value: typeLocal} }
 
-// Untracked matches packets that connection tracking has not seen, or can do nothing with.
-func Untracked() Is { return Is{Field: ConnState, Value: StateNone} }
+// NoConnection matches packets that connection tracking has not seen, or can do nothing with.
+func NoConnection() Is { return Is{Field: ConnState, Value: StateNone} }
+
+// Untracked matches packets that were taken from connection tracking.
+func Untracked() Is { return Is{Field: ConnState, Value: StateUntracked} }
 
 func (s Within) text(f Family) string { return s.Field.Name(f) + " " + s.Prefix.String() }
 
@@ -245,6 +252,9 @@ func (s Store) text(f Family) string {
 func (s Drop) text(Family) string { return "drop" }
 
 func (s Learn) text(f Family) string {
+	if len(s.Value) == 0 {
+		return fmt.Sprintf("update @%s { %s }", s.Map, tuple(s.By, f))
+	}
 	return fmt.Sprintf("update @%s { %s : %s }", s.Map, tuple(s.By, f), tuple(s.Value, f))
 }
 

@@ -150,8 +150,8 @@ func testAbsent(t *testing.T, e env) {
 
 func testEnsure(t *testing.T, e env) {
 	all := skeletons()
-	if lines := e.mustEnsure(t, all...); len(lines) != 22 {
-		t.Errorf("made: %q, want 11 sets and 11 chains", lines)
+	if lines := e.mustEnsure(t, all...); len(lines) != 24 {
+		t.Errorf("made: %q, want 13 sets and 11 chains", lines)
 	}
 	o := append(ops(all[0], all[0].Sets[0], 0, 5), ops(all[2], all[2].Sets[0], 0, 3)...)
 	e.mustApply(t, o...)
@@ -161,7 +161,7 @@ func testEnsure(t *testing.T, e env) {
 		t.Fatal(err)
 	}
 	e.wantElements(t, all)
-	if lines := e.mustEnsure(t, all...); len(lines) != 22 {
+	if lines := e.mustEnsure(t, all...); len(lines) != 24 {
 		t.Errorf("made again: %q", lines)
 	}
 }

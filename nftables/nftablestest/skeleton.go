@@ -28,6 +28,7 @@ func Skeleton(f nftables.Family) nftables.Table {
 			{Name: "frontends", Key: nftables.AddrProtoPort}, {Name: "inside", Key: nftables.AddrProtoPort, Value: nftables.PacketMark},
 			{Name: "marks", Key: nftables.PacketMark}, {Name: "released", Key: nftables.Addr},
 			{Name: "learned", Key: nftables.AddrPorts, Value: nftables.AddrPort, Learned: 30 * time.Second},
+			{Name: "clients", Key: nftables.AddrPort, Learned: time.Minute},
 		},
 		Chains: []nftables.Chain{
 			{Name: "in", Hook: nftables.Input, Priority: 98, Rules: ipRules(f)},
@@ -80,7 +81,8 @@ func learningRules(f nftables.Family) []nftables.Rule {
 	udp := nftables.Is{Field: nftables.Proto, Value: 17}
 	return []nftables.Rule{
 		{nftables.FromInterface{Name: "lo", Not: true}, udp, learn},
-		{nftables.Untracked(), udp, recall},
+		{nftables.NoConnection(), udp, recall},
+		{nftables.Untracked(), nftables.Learn{Map: "clients", By: []nftables.Field{nftables.DestAddr, nftables.DestPort}}},
 		{nftables.Is{Field: nftables.Priority, Not: true}, nftables.Store{To: nftables.Priority}},
 	}
 }

@@ -306,7 +306,7 @@ func (c *compiler) registers(f nftables.Field) (uint32, error) {
 	return uint32(nlattr.Align4(l.size) / 4), err //nolint:gosec // at most 4
 }
 
-// learn puts fields into a map.
+// learn puts fields into a map or set.
 func (c *compiler) learn(s nftables.Learn) error {
 	value, err := c.loadAll(s.By, firstReg)
 	if err != nil {
@@ -318,7 +318,10 @@ func (c *compiler) learn(s nftables.Learn) error {
 	b := nlattr.AppendString(nil, unix.NFTA_DYNSET_SET_NAME, s.Map)
 	b = nlattr.AppendUint32(b, unix.NFTA_DYNSET_OP, unix.NFT_DYNSET_OP_UPDATE)
 	b = nlattr.AppendUint32(b, unix.NFTA_DYNSET_SREG_KEY, firstReg)
-	c.expression("dynset", nlattr.AppendUint32(b, unix.NFTA_DYNSET_SREG_DATA, value))
+	if len(s.Value) > 0 {
+		b = nlattr.AppendUint32(b, unix.NFTA_DYNSET_SREG_DATA, value)
+	}
+	c.expression("dynset", b)
 	return nil
 }
 

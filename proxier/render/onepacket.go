@@ -110,7 +110,7 @@ func onePacketAddress(f lb.Family, facts Facts, cfg Config) netip.Addr {
 func answerRules(f lb.Family, keep nftables.Field) []nftables.Rule {
 	var out []nftables.Rule
 	for _, p := range datagrams(f) {
-		out = append(out, slices.Concat(nftables.Rule{isUDP(), nftables.Untracked()}, p.only, nftables.Rule{nftables.Recall{
+		out = append(out, slices.Concat(nftables.Rule{isUDP(), nftables.NoConnection()}, p.only, nftables.Rule{nftables.Recall{
 			Map: mapAnswers, By: []nftables.Field{nftables.SourceAddr, nftables.UDPSourcePort, nftables.DestAddr, nftables.UDPDestPort},
 			To: []nftables.Field{nftables.SourceAddr, p.source}, Keep: keep,
 		}}))

@@ -3,6 +3,7 @@ package render
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
@@ -28,6 +29,8 @@ const (
 	setOnePacket = "one-packet"
 	// mapAnswers holds which of those frontends a client, as the endpoint sees it, has asked at an endpoint.
 	mapAnswers = "answers"
+	// setMistaken holds the clients, as address and port, of which IPVS has taken replies for those of another connection.
+	setMistaken = "mistaken"
 	// setARP holds the bound IPv4 addresses that are not in a ServiceCIDR.
 	setARP = "vips"
 )
@@ -40,6 +43,8 @@ const (
 	afterTracking     = -199
 	afterNAT          = -98 // of destinations in PREROUTING, which is at -100
 	beforeReplyIn     = 97
+	beforeForward     = 99
+	beforeReplyOut    = -100
 	beforeScheduleIn  = 98
 	afterIn           = 101
 	afterForward      = 101
@@ -88,6 +93,7 @@ func ipTable(f lb.Family, facts Facts, cfg Config) nftables.Table {
 			{Name: setReleased, Key: nftables.Addr},
 			{Name: setOnePacket, Key: nftables.AddrProtoPort},
 			{Name: mapAnswers, Key: nftables.AddrPorts, Value: nftables.AddrPort, Learned: answerTime},
+			{Name: setMistaken, Key: nftables.AddrPort, Learned: mistakenTime},
 		},
 		Chains: slices.Concat(viewChains(f, facts.Node, cfg), replyChains(f), releasedChains(), onePacketChains(f, facts, cfg)),
 	}
@@ -152,17 +158,40 @@ func replyChains(f lb.Family) []nftables.Chain {
 	toService := nftables.In{Fields: openedTo(), Set: setFrontends}
 	notToService := nftables.In{Fields: openedTo(), Set: setFrontends, Not: true}
 	toNodePort := nftables.In{Fields: toFrontend(), Set: setFrontends}
-	source := append(sourceRules(f), answerSourceRules(f)...)
+	source := slices.Concat([]nftables.Rule{mistakenRule()}, sourceRules(f, fromOneOf(setFrontends)), answerSourceRules(f))
+	early := sourceRules(f, clientOf(setMistaken), toService)
 	return []nftables.Chain{
 		{Name: "hide-from-sockets", Hook: nftables.Prerouting, Priority: afterNAT, Rules: hideRules(portsOf(f), toService, nftables.ToLocal())},
 		{Name: "show-to-all", Hook: nftables.Input, Priority: first, Rules: showRules(f)},
-		{Name: "hide-from-ipvs", Hook: nftables.Input, Priority: beforeReplyIn, Rules: append(
-			hideRules(portsOf(f), toNodePort, notToService), hideRules(datagrams(f), toNodePort, openedToOnePacket())...)},
+		{Name: "hide-from-ipvs", Hook: nftables.Input, Priority: beforeReplyIn, Rules: slices.Concat(
+			hideRules(portsOf(f), toNodePort, notToService), hideRules(datagrams(f), toNodePort, openedToOnePacket()), early)},
+		{Name: "early-forward", Hook: nftables.Forward, Priority: beforeForward, Rules: early},
+		{Name: "early-out", Hook: nftables.Output, Priority: beforeReplyOut, Rules: early},
 		{Name: "reply-in", Hook: nftables.Input, Priority: afterIn, Rules: append(showRules(f), source...)},
 		{Name: "reply-forward", Hook: nftables.Forward, Priority: afterForward, Rules: source},
-		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: sourceRules(f)},
+		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: append([]nftables.Rule{mistakenRule()}, sourceRules(f, fromOneOf(setFrontends))...)},
 	}
 }
+
+// mistakenTime is for how long IPVS is kept from the replies to a client of which it has mistaken some.
+const mistakenTime = time.Minute
+
+// mistakenRule notes clients whose replies IPVS takes for those of a connection that has ended. When a client opens a
+// connection that it had before, IPVS gives the old one up and takes its mark of being tracked away (IP_VS_CONN_F_NFCT, in
+// ip_vs_in_hook of ip_vs_core.c); a reply to the same client port that comes at this moment, from the same endpoint but
+// through another VIP, puts the old one's end off again and again. All such replies leave connection tracking, which then
+// cannot say any more what their source is to be. So from the next one on they get it before IPVS sees them, which then
+// knows nothing of them, and the old connection ends.
+func mistakenRule() nftables.Rule {
+	return nftables.Rule{nftables.Untracked(), fromOneOf(setFrontends), nftables.Learn{Map: setMistaken, By: client()}}
+}
+
+// client is who a reply goes to.
+func client() []nftables.Field { return []nftables.Field{nftables.DestAddr, nftables.DestPort} }
+
+func clientOf(set string) nftables.In { return nftables.In{Fields: client(), Set: set} }
+
+func fromOneOf(set string) nftables.In { return nftables.In{Fields: fromFrontend(), Set: set} }
 
 // releasedChains end the connections that were made through a frontend of an address that has none any more. They are
 // known by who answers, nobody at the address itself, or, when IPVS has forgotten them already (as it does with the node's
@@ -217,12 +246,12 @@ func (p ports) reply(more ...nftables.Statement) nftables.Rule {
 	return slices.Concat(nftables.Rule{direction(1), nftables.Is{Field: nftables.Proto, Value: uint32(p.proto)}}, p.only, more)
 }
 
-// sourceRules give a reply the source that its connection was opened to, as connection tracking knows it. Almost
-// always it has that already.
-func sourceRules(f lb.Family) []nftables.Rule {
+// sourceRules give those replies that match the source that their connection was opened to, as connection tracking knows
+// it. After IPVS almost all have that already.
+func sourceRules(f lb.Family, matches ...nftables.Statement) []nftables.Rule {
 	var out []nftables.Rule
 	for _, p := range portsOf(f) {
-		out = append(out, p.reply(nftables.In{Fields: fromFrontend(), Set: setFrontends},
+		out = append(out, append(p.reply(matches...),
 			nftables.Copy{To: nftables.SourceAddr, From: nftables.OriginalDest},
 			nftables.Copy{To: p.source, From: nftables.OriginalDestPort}))
 	}
