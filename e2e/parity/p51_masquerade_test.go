@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
@@ -25,10 +27,19 @@ func TestP51MasqueradeUnderLoad(t *testing.T) {
 	s := r.service("p51")
 	s.endpoints(ready(r.B1))
 	r.settle()
+	r.allowFiles(uint64(3 * n)) // both ends of each connection are this process's
 	r.flood(n, "a plain link", "eth0", s.N(r.N1))
 	r.overVXLAN()
 	r.flood(n, "VXLAN", vxlan, s.N(r.N1))
 	r.expect(r.A2, s.C(), answeredBy(r.B1).seeing(r.A2)) // what needs no port takes none
+}
+
+// allowFiles lets the test have so many files open.
+func (r *row) allowFiles(n uint64) {
+	r.Helper()
+	var have unix.Rlimit
+	r.must(unix.Getrlimit(unix.RLIMIT_NOFILE, &have))
+	r.must(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: max(have.Cur, n), Max: max(have.Max, n)}))
 }
 
 // flood opens n connections to each address, and closes them when all are open.
