@@ -27,7 +27,7 @@ const (
 const quickPeriod = 2 * time.Second
 
 // startLimit is how long a daemon may take to be of service, in a slow guest.
-const startLimit = 60 * time.Second
+const startLimit = 3 * time.Minute
 
 // launch starts the node's daemon.
 func (n *node) launch(ctx context.Context) (err error) {
