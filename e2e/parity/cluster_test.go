@@ -196,7 +196,12 @@ func (c *cluster) startControlPlane(ctx context.Context) error {
 
 // startDaemon starts the subject on the node.
 func (c *cluster) startDaemon(ctx context.Context, n *testbed.Host) error {
-	p, err := n.Start(context.WithoutCancel(ctx), c.subject.binary, c.subject.args(n, c.kubeconfig, c.extra[n]...), c.logOf(n))
+	return c.startProxy(ctx, c.subject, n)
+}
+
+// startProxy starts any proxy on the node.
+func (c *cluster) startProxy(ctx context.Context, s subject, n *testbed.Host) error {
+	p, err := n.Start(context.WithoutCancel(ctx), s.binary, s.args(n, c.kubeconfig, c.extra[n]...), c.logOf(n))
 	if err != nil {
 		return err
 	}
@@ -225,7 +230,7 @@ func (c *cluster) dead() error {
 	for n, p := range c.daemons {
 		select {
 		case <-p.Done():
-			return fmt.Errorf("%s on %s has ended:\n%s", c.subject.name, n, p.Tail(30))
+			return fmt.Errorf("the proxy on %s has ended:\n%s", n, p.Tail(30))
 		default:
 		}
 	}
