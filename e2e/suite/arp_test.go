@@ -4,6 +4,7 @@ package suite
 
 import (
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,21 +46,20 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
-// checkNobodyAnswersFor looks for a host on the wire that says it has the addresses, which nodes only made local.
+// checkNobodyAnswersFor looks for a host on the wire that says it has the addresses, which nodes only made local. It does
+// so side by side, since it takes seconds until a host is sure that nobody has an address.
 func (c *cluster) checkNobodyAnswersFor(t *testing.T, addrs ...netip.Addr) {
 	t.Helper()
+	var wg sync.WaitGroup
 	for _, a := range addrs {
-		route := []string{netip.PrefixFrom(a, a.BitLen()).String(), "dev", "eth0"}
-		if out, err := c.Out.Command(t.Context(), "ip", append([]string{"route", "add"}, route...)...).CombinedOutput(); err != nil {
-			t.Fatalf("route of out: %v\n%s", err, out)
-		}
-		if got, err := c.Out.Ask(t.Context(), testbed.TCP, netip.AddrPortFrom(a, 80), testbed.Timeout(6*time.Second)); err == nil {
-			t.Errorf("somebody answered for %s, so that %s was reached", a, got.Pod)
-		}
-		if out, err := c.Out.Command(t.Context(), "ip", append([]string{"route", "del"}, route...)...).CombinedOutput(); err != nil {
-			t.Errorf("route of out: %v\n%s", err, out)
-		}
+		c.outDoes(t, "route", netip.PrefixFrom(a, a.BitLen()).String(), "dev", "eth0")
+		wg.Go(func() {
+			if got, err := c.Out.Ask(t.Context(), testbed.TCP, netip.AddrPortFrom(a, 80), testbed.Timeout(6*time.Second)); err == nil {
+				t.Errorf("somebody answered for %s, so that %s was reached", a, got.Pod)
+			}
+		})
 	}
+	wg.Wait()
 }
 
 // podBridge is the bridge of a node's pods.
