@@ -128,9 +128,9 @@ func (d *demo) awaitReady(ctx context.Context) error {
 	return nil
 }
 
-// until tries until it succeeds, for a minute at most, or the node's daemon ends.
+// until tries until it succeeds, for two minutes at most, or the node's daemon ends.
 func (d *demo) until(ctx context.Context, n *testbed.Host, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
