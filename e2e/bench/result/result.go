@@ -3,12 +3,10 @@
 package result
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
+
+	"github.com/kube-hop/kube-hop/e2e/jsonl"
 )
 
 // Result is one figure of one subject at one size.
@@ -38,46 +36,11 @@ func (r Result) String() string {
 	return fmt.Sprintf("== %-20s n=%-6d %-64s %s %s", r.Subject, r.Services, title, r.text(), unit)
 }
 
-// Append adds a result to a file, as one line of JSON; a run that is cut short keeps what it had.
-func Append(path string, r Result) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("result %s: %w", r.Figure, err)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("append result %s: %w", r.Figure, err)
-	}
-	_, err = f.Write(append(line, '\n'))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("append result %s: %w", r.Figure, err)
-	}
-	return nil
-}
+// Append adds a result to a file.
+func Append(path string, r Result) error { return jsonl.Append(path, r) }
 
 // Read reads what Append wrote. Of several results of one figure, subject and size the last one counts.
-func Read(r io.Reader) ([]Result, error) {
-	at := map[cell]int{}
-	var out []Result
-	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		var res Result
-		if err := json.Unmarshal(lines.Bytes(), &res); err != nil {
-			return nil, fmt.Errorf("results, line %d: %w", n, err)
-		}
-		k := res.cell()
-		if i, ok := at[k]; ok {
-			out[i] = res
-			continue
-		}
-		at[k] = len(out)
-		out = append(out, res)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("results: %w", err)
-	}
-	return out, nil
-}
+func Read(r io.Reader) ([]Result, error) { return jsonl.Read(r, Result.cell) }
 
 // cell is the place of a result in the tables.
 type cell struct {

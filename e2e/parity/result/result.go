@@ -3,14 +3,12 @@
 package result
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/kube-hop/kube-hop/e2e/jsonl"
 )
 
 // Outcome is how a row ended for a subject.
@@ -60,44 +58,10 @@ func OneLine(text string) string {
 	return line + "…"
 }
 
-// Append adds a result to a file, as one line of JSON; a run that is cut short keeps what it had.
-func Append(path string, r Result) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("result %s: %w", r.ID, err)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("append result %s: %w", r.ID, err)
-	}
-	_, err = f.Write(append(line, '\n'))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("append result %s: %w", r.ID, err)
-	}
-	return nil
-}
+// Append adds a result to a file.
+func Append(path string, r Result) error { return jsonl.Append(path, r) }
 
 // Read reads what Append wrote. Of several results of one row and subject the last one counts.
 func Read(r io.Reader) ([]Result, error) {
-	type key struct{ id, subject string }
-	at := map[key]int{}
-	var out []Result
-	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		var res Result
-		if err := json.Unmarshal(lines.Bytes(), &res); err != nil {
-			return nil, fmt.Errorf("results, line %d: %w", n, err)
-		}
-		k := key{res.ID, res.Subject}
-		if i, ok := at[k]; ok {
-			out[i] = res
-			continue
-		}
-		at[k] = len(out)
-		out = append(out, res)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("results: %w", err)
-	}
-	return out, nil
+	return jsonl.Read(r, func(r Result) [2]string { return [2]string{r.ID, r.Subject} })
 }
