@@ -46,7 +46,7 @@ scale: ## 10,000 Services with 10 endpoints on a real kernel, adopted after a re
 parity: ## the proof beside kube-proxy: writes docs/parity.md (SUBJECTS=, RUN=; 15 minutes a subject)
 	@hack/parity
 
-breaks: ## the proof that the end-to-end tests can fail: breaks the daemon in some 60 ways (RUN=regexp; 40 minutes)
+breaks: ## the proof that the end-to-end tests can fail: breaks the daemon in some 60 ways (RUN=regexp; within an hour)
 	@hack/breaks
 
 lint: ## golangci-lint at the version pinned in hack/lint

@@ -105,8 +105,8 @@ type watch struct {
 	registration cache.ResourceEventHandlerRegistration
 }
 
-// watches builds the informers that must sync, and the wait for what this Node says. Each has its own selector, so a shared factory would not share
-// anything; and none has an index, for nobody looks objects up.
+// watches builds the informers that must sync, and the wait for what this Node says. Each has its own selector, so a
+// shared factory would not share anything; and none has an index, for nobody looks objects up.
 func (a *API) watches(ctx context.Context, sink lb.Sink, labels *labelWatch) ([]watch, *nodeWait, error) {
 	none := cache.Indexers{}
 	services, err := newWatch(ctx,

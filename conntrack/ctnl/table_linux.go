@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -83,7 +84,7 @@ func list(ctx context.Context, c conntrack.Cleanup, family uint8) ([]entry, erro
 		errs = append(errs, err, ctx.Err())
 	}
 	for src := range c.Added {
-		found, err := walk(conntrack.Cleanup{Added: c.Added}, family, end{at: src, source: true})
+		found, err := walk(conntrack.Cleanup{Added: map[netip.AddrPort]struct{}{src: {}}}, family, end{at: src, source: true})
 		stale = append(stale, found...)
 		errs = append(errs, err, ctx.Err())
 	}
