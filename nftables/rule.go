@@ -66,7 +66,7 @@ func (f Field) Name(family Family) string {
 type Rule []Statement
 
 // Statement is one part of a rule: [Is], [Within], [FromInterface], [In], [MarkBy], [SetMark], [Copy], [Store],
-// [Learn], [Recall], [MarkHas], [MarkWithout], [SourceNAT], [Drop] or [Reject].
+// [Learn], [Recall], [MarkHas], [MarkWithout], [SourceNAT], [Accept], [Drop] or [Reject].
 type Statement interface {
 	text(f Family) string
 }
@@ -140,6 +140,9 @@ type MarkWithout struct{ Bits uint32 }
 // SourceNAT gives a connection another source in chains for translation: an address, or the packet's own if it is the
 // zero Addr, and a port at random. It ends the packet's way through such chains.
 type SourceNAT struct{ To netip.Addr }
+
+// Accept ends the packet's way through the chain.
+type Accept struct{}
 
 // Drop ends the packet.
 type Drop struct{}
@@ -249,7 +252,8 @@ func (s Copy) text(f Family) string  { return fmt.Sprintf("%s set %s", s.To.Name
 func (s Store) text(f Family) string {
 	return s.To.Name(f) + " set " + Is{Field: s.To, Value: s.Value}.valueName()
 }
-func (s Drop) text(Family) string { return "drop" }
+func (s Accept) text(Family) string { return "accept" }
+func (s Drop) text(Family) string   { return "drop" }
 
 func (s Learn) text(f Family) string {
 	if len(s.Value) == 0 {

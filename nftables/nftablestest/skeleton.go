@@ -49,6 +49,7 @@ func ipRules(f nftables.Family) []nftables.Rule {
 	original := []nftables.Field{nftables.OriginalDest, nftables.Proto, nftables.OriginalDestPort}
 	return []nftables.Rule{
 		{nftables.Within{Field: nftables.SourceAddr, Prefix: netip.MustParsePrefix(source)}, nftables.MarkBy{Fields: frontend, Map: "inside"}},
+		{nftables.Is{Field: nftables.Direction, Value: 0}, nftables.Is{Field: nftables.Proto, Value: 6}, nftables.Accept{}},
 		{nftables.FromInterface{Name: "cbr0"}, nftables.Is{Field: nftables.Direction, Value: 0}, nftables.SetMark{Mark: 0x12345678}},
 		{nftables.FromInterface{Name: "veth+"}, nftables.In{Fields: original, Set: "frontends", Not: true}, nftables.Drop{}},
 		{nftables.In{Fields: []nftables.Field{nftables.Mark}, Set: "marks"}, nftables.FromLocal(), nftables.ToLocal(), nftables.SetMark{Mark: 0}},

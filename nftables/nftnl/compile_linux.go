@@ -81,8 +81,10 @@ func (c *compiler) statement(s nftables.Statement) error {
 		c.setMark()
 	case nftables.SourceNAT:
 		return c.sourceNAT(s)
+	case nftables.Accept:
+		c.verdict(verdictAccept)
 	case nftables.Drop:
-		c.drop()
+		c.verdict(verdictDrop)
 	case nftables.Reject:
 		c.reject(s.Reset)
 	default:
@@ -376,11 +378,18 @@ func (c *compiler) reject(reset bool) {
 	c.expression("reject", b)
 }
 
-func (c *compiler) drop() {
+// What becomes of a packet (NF_DROP and NF_ACCEPT in linux/netfilter.h).
+const (
+	verdictDrop   = 0
+	verdictAccept = 1
+)
+
+// verdict ends the chain, or the packet.
+func (c *compiler) verdict(code uint32) {
 	b := nlattr.AppendUint32(nil, unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
 	b, data := nlattr.Open(b, unix.NFTA_IMMEDIATE_DATA)
 	b, verdict := nlattr.Open(b, unix.NFTA_DATA_VERDICT)
-	b = nlattr.AppendUint32(b, unix.NFTA_VERDICT_CODE, 0) // NF_DROP
+	b = nlattr.AppendUint32(b, unix.NFTA_VERDICT_CODE, code)
 	b = nlattr.Close(nlattr.Close(b, verdict), data)
 	c.expression("immediate", b)
 }

@@ -125,13 +125,13 @@ func viewChains(f lb.Family, n lb.Node, cfg Config) []nftables.Chain {
 	if from, ok := fromPod(f, n, cfg); ok {
 		pods = append(pods, append(nftables.Rule{from}, mark...))
 	}
-	marked := nftables.In{Fields: []nftables.Field{nftables.Mark}, Set: setMarks}
 	return []nftables.Chain{
 		{Name: "inside-pods", Hook: nftables.Input, Priority: beforeScheduleIn, Rules: pods},
 		{Name: "inside-node", Hook: nftables.Output, Priority: beforeScheduleOut, Rules: []nftables.Rule{mark}},
 		{Name: "inside-chosen", Hook: nftables.Output, Priority: first, Rules: []nftables.Rule{
-			{marked, nftables.FromLocal(), nftables.SetMark{Mark: cfg.Mark()}},
-			{marked, nftables.SetMark{}},
+			{nftables.In{Fields: []nftables.Field{nftables.Mark}, Set: setMarks, Not: true}, nftables.Accept{}},
+			{nftables.FromLocal(), nftables.SetMark{Mark: cfg.Mark()}, nftables.Accept{}},
+			{nftables.SetMark{}},
 		}},
 	}
 }
@@ -158,19 +158,41 @@ func replyChains(f lb.Family) []nftables.Chain {
 	toService := nftables.In{Fields: openedTo(), Set: setFrontends}
 	notToService := nftables.In{Fields: openedTo(), Set: setFrontends, Not: true}
 	toNodePort := nftables.In{Fields: toFrontend(), Set: setFrontends}
-	source := slices.Concat([]nftables.Rule{mistakenRule()}, sourceRules(f, fromOneOf(setFrontends)), answerSourceRules(f))
+	source := sourceRules(f, fromOneOf(setFrontends))
+	answers := answerSourceRules(f)
 	early := sourceRules(f, clientOf(setMistaken), toService)
 	return []nftables.Chain{
-		{Name: "hide-from-sockets", Hook: nftables.Prerouting, Priority: afterNAT, Rules: hideRules(portsOf(f), toService, nftables.ToLocal())},
-		{Name: "show-to-all", Hook: nftables.Input, Priority: first, Rules: showRules(f)},
-		{Name: "hide-from-ipvs", Hook: nftables.Input, Priority: beforeReplyIn, Rules: slices.Concat(
+		{Name: "hide-from-sockets", Hook: nftables.Prerouting, Priority: afterNAT, Rules: onlyReplies(hideRules(portsOf(f), toService, nftables.ToLocal()))},
+		{Name: "show-to-all", Hook: nftables.Input, Priority: first, Rules: onlyReplies(showRules(f))},
+		{Name: "hide-from-ipvs", Hook: nftables.Input, Priority: beforeReplyIn, Rules: onlyReplies(
 			hideRules(portsOf(f), toNodePort, notToService), hideRules(datagrams(f), toNodePort, openedToOnePacket()), early)},
-		{Name: "early-forward", Hook: nftables.Forward, Priority: beforeForward, Rules: early},
-		{Name: "early-out", Hook: nftables.Output, Priority: beforeReplyOut, Rules: early},
-		{Name: "reply-in", Hook: nftables.Input, Priority: afterIn, Rules: append(showRules(f), source...)},
-		{Name: "reply-forward", Hook: nftables.Forward, Priority: afterForward, Rules: source},
-		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: append([]nftables.Rule{mistakenRule()}, sourceRules(f, fromOneOf(setFrontends))...)},
+		{Name: "early-forward", Hook: nftables.Forward, Priority: beforeForward, Rules: onlyReplies(early)},
+		{Name: "early-out", Hook: nftables.Output, Priority: beforeReplyOut, Rules: onlyReplies(early)},
+		{Name: "reply-in", Hook: nftables.Input, Priority: afterIn, Rules: afterIPVS(showRules(f), source, answers)},
+		{Name: "reply-forward", Hook: nftables.Forward, Priority: afterForward, Rules: afterIPVS(source, answers)},
+		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: afterIPVS(source)},
 	}
+}
+
+// onlyReplies joins rules that are all for replies of one protocol. Every packet of the node passes them, so all but
+// replies leave the chain at once, and those of TCP after the rules for them.
+func onlyReplies(rules ...[]nftables.Rule) []nftables.Rule {
+	isTCP := nftables.Is{Field: nftables.Proto, Value: uint32(ipvs.TCP)}
+	out := []nftables.Rule{{direction(0), nftables.Accept{}}}
+	var others []nftables.Rule
+	for _, r := range slices.Concat(rules...) {
+		if slices.Contains(r, nftables.Statement(isTCP)) {
+			out = append(out, r)
+		} else {
+			others = append(others, r)
+		}
+	}
+	return slices.Concat(out, []nftables.Rule{{isTCP, nftables.Accept{}}}, others)
+}
+
+// afterIPVS is onlyReplies for chains that see what IPVS has done to replies.
+func afterIPVS(rules ...[]nftables.Rule) []nftables.Rule {
+	return append([]nftables.Rule{mistakenRule()}, onlyReplies(rules...)...)
 }
 
 // mistakenTime is for how long IPVS is kept from the replies to a client of which it has mistaken some.
@@ -197,18 +219,16 @@ func fromOneOf(set string) nftables.In { return nftables.In{Fields: fromFrontend
 // known by who answers, nobody at the address itself, or, when IPVS has forgotten them already (as it does with the node's
 // own), by going on without a beginning. What is opened to the address from now on is left alone, whoever has it.
 func releasedChains() []nftables.Chain {
-	to := func(p ipvs.Proto, more ...nftables.Statement) nftables.Rule {
-		return append(nftables.Rule{
-			nftables.Is{Field: nftables.Proto, Value: uint32(p)},
-			nftables.In{Fields: []nftables.Field{nftables.DestAddr}, Set: setReleased},
-		}, more...)
+	of := func(p ipvs.Proto, more ...nftables.Statement) nftables.Rule {
+		return append(nftables.Rule{nftables.Is{Field: nftables.Proto, Value: uint32(p)}}, more...)
 	}
 	byAnother := nftables.In{Fields: []nftables.Field{nftables.ReplySource}, Set: setReleased, Not: true}
 	begun := append([]nftables.Statement{nftables.Is{Field: nftables.ConnState, Value: nftables.StateNew}}, nftables.NoSYN()...)
 	rules := []nftables.Rule{
-		to(ipvs.TCP, byAnother, nftables.Reject{Reset: true}),
-		to(ipvs.TCP, append(begun, nftables.Reject{Reset: true})...),
-		to(ipvs.SCTP, byAnother, nftables.Reject{}),
+		{nftables.In{Fields: []nftables.Field{nftables.DestAddr}, Set: setReleased, Not: true}, nftables.Accept{}},
+		of(ipvs.TCP, byAnother, nftables.Reject{Reset: true}),
+		of(ipvs.TCP, append(begun, nftables.Reject{Reset: true})...),
+		of(ipvs.SCTP, byAnother, nftables.Reject{}),
 	}
 	return []nftables.Chain{
 		// Before routing, which may not know a way to the address any more.
