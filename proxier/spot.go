@@ -17,23 +17,25 @@ import (
 
 const (
 	// verifyShare bounds the time that full verifications take: they rest for this many times as long as the last one
-	// took, 0.5 %. On all but large nodes that is less than the sync period.
-	verifyShare = 200
+	// took, 0.25 %. On small nodes that is less than the sync period.
+	verifyShare = 400
 	// verifyRest bounds the rest, whatever the size of the node.
 	verifyRest = time.Hour
-	// spotKeys is how many virtual servers are compared when it is not yet time for all of them.
-	spotKeys = 64
+	// spotKeys is how many virtual servers are compared when it is not yet time for all of them. With ten real servers
+	// each that takes as long as all else that a spot check looks at.
+	spotKeys = 8
 )
 
 // pace decides how much of the kernel's state a periodic verification reads.
 type pace struct {
 	full time.Time  // when everything is to be read again
 	left []ipvs.Key // virtual servers that spot checks have not read in this round
-	nft  nftPace
+	// elements and tables are when those of nf_tables were last found as they were left.
+	elements, tables nftPace
 }
 
-// nftPace is when the elements of nf_tables were last found as they were left. Until the generation of the kernel's
-// tables changes they are so still: whoever changes them, this daemon included, changes it.
+// nftPace is when something of nf_tables was found as it was left. Until the generation of the kernel's tables changes it
+// is so still: whoever changes them, this daemon included, changes it.
 type nftPace struct {
 	known      bool
 	generation uint32
@@ -133,7 +135,7 @@ func (p *Proxier) spotCheckNFT(ctx context.Context) error {
 		return fmt.Errorf("reading nf_tables: %w", err)
 	}
 	clean := nftPace{known: true, generation: generation}
-	if p.pace.nft == clean {
+	if p.pace.elements == clean {
 		return nil
 	}
 	elements, err := p.plane.NFT.Dump(ctx, p.tables)
@@ -145,7 +147,7 @@ func (p *Proxier) spotCheckNFT(ctx context.Context) error {
 			return fmt.Errorf("set %s has %d elements instead of %d, or other ones: %w", set, len(got), len(want), errDrift)
 		}
 	}
-	p.pace.nft = clean
+	p.pace.elements = clean
 	return nil
 }
 

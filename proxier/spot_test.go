@@ -64,22 +64,22 @@ func largeNode(t *testing.T, services int) (*proxier.Proxier, *slowTable, *iptab
 	return p, table, sets
 }
 
-// TestLargeNodeIsNotReadWholeEachTime: reading everything rests for 200 times as long as it took; meanwhile each virtual
+// TestLargeNodeIsNotReadWholeEachTime: reading everything rests for 400 times as long as it took; meanwhile each virtual
 // server is read once in a round.
 func TestLargeNodeIsNotReadWholeEachTime(t *testing.T) {
-	p, table, _ := largeNode(t, 640)
+	p, table, _ := largeNode(t, 80)
 	for range 10 {
 		p.Inspect(t.Context())
 	}
-	if table.dumps != 1 || len(table.read) != 640 {
-		t.Errorf("%d more reads of everything, %d of 640 virtual servers read in ten checks", table.dumps-1, len(table.read))
+	if table.dumps != 1 || len(table.read) != 80 {
+		t.Errorf("%d more reads of everything, %d of 80 virtual servers read in ten checks", table.dumps-1, len(table.read))
 	}
 	for k, n := range table.read {
 		if n != 1 {
 			t.Errorf("%s was read %d times in a round", k, n)
 		}
 	}
-	table.now = table.now.Add(200 * time.Second)
+	table.now = table.now.Add(400 * time.Second)
 	p.Inspect(t.Context())
 	if table.dumps != 2 {
 		t.Errorf("after the rest: %d reads of everything", table.dumps-1)
@@ -96,7 +96,7 @@ func TestSpotCheckFindsDamage(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, table, sets := largeNode(t, 60)
+			p, table, sets := largeNode(t, 8)
 			before, err := table.Fake.Dump(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -118,11 +118,23 @@ func TestSpotCheckFindsDamage(t *testing.T) {
 	}
 }
 
-// TestUnchangedNFTablesAreNotReadAgain: elements are read only if somebody has changed nf_tables since they were last
+// countedNFT counts the comparisons of tables with what they should be.
+type countedNFT struct {
+	*nftablestest.Fake
+
+	ensured int
+}
+
+func (c *countedNFT) Ensure(ctx context.Context, want []nftables.Table) ([]string, error) {
+	c.ensured++
+	return c.Fake.Ensure(ctx, want)
+}
+
+// TestUnchangedNFTablesAreNotReadAgain: tables and elements are read only if somebody has changed nf_tables since they were last
 // found in order. Then whatever is not as it was left is found.
 func TestUnchangedNFTablesAreNotReadAgain(t *testing.T) {
 	table := &slowTable{Fake: ipvstest.NewFake(nodeAddresses...), now: time.Unix(1_700_000_000, 0), read: map[ipvs.Key]int{}}
-	nft := nftablestest.NewFake()
+	nft := &countedNFT{Fake: nftablestest.NewFake()}
 	config := loopConfig(0)
 	config.Render.NFTables = true
 	p := proxier.New(config, proxier.Dataplane{
@@ -136,16 +148,16 @@ func TestUnchangedNFTablesAreNotReadAgain(t *testing.T) {
 	readsAre := func(when string, want ...int) {
 		t.Helper()
 		for i, want := range want {
-			before := nft.Dumps()
+			before, ensured := nft.Dumps(), nft.ensured
 			p.Inspect(t.Context())
-			if got := nft.Dumps() - before; got != want {
-				t.Errorf("%s, check %d: the elements are read %d times, want %d", when, i, got, want)
+			if got, tables := nft.Dumps()-before, nft.ensured-ensured; got != want || tables != want {
+				t.Errorf("%s, check %d: the elements are read %d times and the tables %d times, want %d", when, i, got, tables, want)
 			}
 		}
 	}
 	readsAre("after the start", 1, 0, 0)
 	foreign := nftables.Table{Family: nftables.IPv4, Name: "somebody", Sets: []nftables.Set{{Name: "set", Key: nftables.Addr}}}
-	if _, err := nft.Ensure(t.Context(), []nftables.Table{foreign}); err != nil {
+	if _, err := nft.Fake.Ensure(t.Context(), []nftables.Table{foreign}); err != nil {
 		t.Fatal(err)
 	}
 	readsAre("after a change by others", 1, 0)
@@ -171,7 +183,7 @@ var someKey = ipvs.Key{Addr: netip.MustParseAddr("10.96.0.7"), Port: 80, Proto: 
 
 // TestLostRoutesComeBackAtOnce: the news that somebody took routes away is enough; nothing else is read for it.
 func TestLostRoutesComeBackAtOnce(t *testing.T) {
-	p, table, _ := largeNode(t, 60)
+	p, table, _ := largeNode(t, 8)
 	before, err := table.Fake.Dump(t.Context())
 	if err != nil {
 		t.Fatal(err)

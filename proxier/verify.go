@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"k8s.io/klog/v2"
@@ -98,12 +99,21 @@ func (p *Proxier) prepareTables(ctx context.Context) error {
 		return nil
 	}
 	want := render.Tables(p.facts, p.cfg.Render)
+	generation, err := p.plane.NFT.Generation(ctx) // before looking: what changes meanwhile is found next time
+	clean := nftPace{known: err == nil, generation: generation}
+	if clean.known && p.pace.tables == clean && reflect.DeepEqual(p.tables, want) {
+		return nil
+	}
+	p.pace.tables = nftPace{}
 	repaired, err := p.plane.NFT.Ensure(ctx, want)
 	p.repaired(ctx, "nftables", repaired)
 	if err != nil {
 		return err //nolint:wrapcheck // it names the table
 	}
 	p.tables = want
+	if len(repaired) == 0 {
+		p.pace.tables = clean
+	}
 	return nil
 }
 
