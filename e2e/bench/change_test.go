@@ -16,7 +16,7 @@ import (
 
 const (
 	// askEvery is how often the kernel is asked for one change, and churnEvery for many.
-	askEvery   = time.Millisecond
+	askEvery   = 4 * time.Millisecond
 	churnEvery = 5 * time.Millisecond
 	// lull lies between single changes: longer than kube-proxy's least time between two syncs, which is 1 s, so that
 	// none waits for the one before.
@@ -54,6 +54,10 @@ func (r *run) changes(ctx context.Context) error {
 		return err
 	}
 	defer d.close()
+	before, err := r.daemon.CPU()
+	if err != nil {
+		return err
+	}
 	var all []single
 	for begin := time.Now(); len(all) < r.plan.changes && time.Since(begin) < r.budget; {
 		if err := r.rest(ctx, lull); err != nil {
@@ -65,7 +69,14 @@ func (r *run) changes(ctx context.Context) error {
 		}
 		all = append(all, one)
 	}
-	return r.noteChanges(all)
+	after, err := r.daemon.CPU()
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		r.noteChanges(all),
+		r.note(result.ChangeCPU, milliseconds(after-before)/float64(len(all))),
+	)
 }
 
 func (r *run) changeOne(ctx context.Context, d *deliveries, i int) (single, error) {

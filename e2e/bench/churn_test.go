@@ -52,7 +52,7 @@ func (r *run) churn(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(
-		r.noteStaleness(d, all, left),
+		r.noteStaleness(ctx, d, all, left),
 		r.noteResult(result.Result{Figure: result.ChurnRate, Value: float64(count) / wrote.Seconds(), Samples: count}),
 		r.note(result.ChurnCPU, (after-before).Seconds()*1000/float64(count)),
 	)
@@ -148,10 +148,14 @@ func (r *run) takeHeld(ctx context.Context, q *queue) error {
 }
 
 // noteStaleness keeps how long after its delivery each change was in the kernel.
-func (r *run) noteStaleness(d *deliveries, all []pending, left int) error {
+func (r *run) noteStaleness(ctx context.Context, d *deliveries, all []pending, left int) error {
 	var stale []time.Duration
 	for _, p := range all {
-		delivered, err := d.of(p.endpoint)
+		var delivered time.Time
+		err := r.await(ctx, churnEvery, time.Minute, func() (err error) { // the subject may hear of it first
+			delivered, err = d.of(p.endpoint)
+			return err
+		})
 		if err != nil {
 			return err
 		}

@@ -23,7 +23,11 @@ const (
 // startDaemon starts the subject and returns when it did.
 func (r *run) startDaemon(ctx context.Context) (begin time.Time, err error) {
 	begin = time.Now()
-	r.daemon, err = r.node.Start(ctx, r.binary, r.args(r.node.Name, r.kubeconfig), filepath.Join(r.dir, r.name+".log"))
+	args := r.args(r.node.Name, r.kubeconfig)
+	if r.profile > 0 {
+		args = append(args, "--profiling")
+	}
+	r.daemon, err = r.node.Start(ctx, r.binary, args, filepath.Join(r.dir, r.name+".log"))
 	return begin, err
 }
 

@@ -39,6 +39,16 @@ func (r *run) path(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	goOn, err := r.cp.Pause()
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.measurePath(ctx, direct, cluster), goOn())
+}
+
+// measurePath measures while nobody else has anything to do: what the API server does by itself, again and again, takes as
+// much time as half of the connections.
+func (r *run) measurePath(ctx context.Context, direct, cluster netip.AddrPort) error {
 	straight, through, err := byTurns(r.bed.A1, r.samples, func() (time.Duration, error) { return connectOnce(direct) },
 		func() (time.Duration, error) { return connectOnce(cluster) })
 	if err != nil {
@@ -50,7 +60,10 @@ func (r *run) path(ctx context.Context) error {
 	if err := r.requests(direct, cluster); err != nil {
 		return err
 	}
-	return r.connectRate(ctx, cluster)
+	if err := r.connectRate(ctx, result.ConnectRateDirect, direct); err != nil {
+		return err
+	}
+	return r.connectRate(ctx, result.ConnectRate, cluster)
 }
 
 func (r *run) notePath(straight, through []time.Duration, direct, p50, p99 string) error {
@@ -83,7 +96,7 @@ func (r *run) requests(direct, cluster netip.AddrPort) error {
 }
 
 // connectRate measures how many connections clients can make at once.
-func (r *run) connectRate(ctx context.Context, dst netip.AddrPort) error {
+func (r *run) connectRate(ctx context.Context, figure string, dst netip.AddrPort) error {
 	g, _ := errgroup.WithContext(ctx)
 	begin := time.Now()
 	for range pathClients {
@@ -102,7 +115,7 @@ func (r *run) connectRate(ctx context.Context, dst netip.AddrPort) error {
 		return err
 	}
 	return r.noteResult(result.Result{
-		Figure: result.ConnectRate, Value: float64(pathClients*r.samples) / time.Since(begin).Seconds(),
+		Figure: figure, Value: float64(pathClients*r.samples) / time.Since(begin).Seconds(),
 		Samples: pathClients * r.samples, Note: fmt.Sprintf("%d clients", pathClients),
 	})
 }

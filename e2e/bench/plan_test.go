@@ -25,6 +25,8 @@ type plan struct {
 	idle      time.Duration
 	samples   int // connections and requests of the data path
 	burstMost int // Services that change in a burst, a fifth of all at most
+	// profile is how long processor profiles are; then figures are printed and not kept. 0 is none.
+	profile time.Duration
 }
 
 // planned reads the plan from the environment, as hack/bench sets it.
@@ -45,6 +47,13 @@ func planned(t *testing.T) plan {
 			t.Fatal("REQUIRE_KERNEL=1: ", reason)
 		}
 		t.Skip(reason)
+	}
+	if text := os.Getenv("BENCH_PROFILE"); text != "" {
+		seconds, err := strconv.Atoi(text)
+		if err != nil || seconds < 1 || seconds > 600 {
+			t.Fatalf("BENCH_PROFILE: %s is not a number of seconds from 1 to 600", text)
+		}
+		p.profile = time.Duration(seconds) * time.Second
 	}
 	if text := os.Getenv("SIZES"); text != "" {
 		sizes, err := parseSizes(text)

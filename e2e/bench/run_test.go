@@ -90,7 +90,7 @@ func measure(t *testing.T, p plan, s subject, n int) error {
 		{"churn", r.churn},
 		{"memory", r.memory},
 	} {
-		switch err := step.do(t.Context()); {
+		switch err := r.profiled(t.Context(), step.name, step.do); {
 		case errors.Is(err, errUnfinished), err != nil && (step.name == start || r.ended()):
 			return fmt.Errorf("%s: %w", step.name, err)
 		case err != nil:
@@ -206,5 +206,8 @@ func (r *run) noteResult(res result.Result) error {
 	res.Subject, res.Services, res.Version, res.Kernel = r.name, r.services, r.version, r.kernel
 	res.Shared, res.Date = r.shared, time.Now().Format(time.DateOnly)
 	fmt.Println(res)
+	if r.profile > 0 {
+		return nil
+	}
 	return result.Append(filepath.Join(r.out, r.name+".jsonl"), res)
 }

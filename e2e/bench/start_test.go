@@ -108,8 +108,13 @@ func (r *run) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	own, err := r.syncs(ctx)
+	if err != nil {
+		return err
+	}
 	if err := errors.Join(
 		r.note(result.RestartTotal, end.Sub(begin).Seconds()),
+		r.note(result.RestartOwn, own.sum),
 		r.note(result.RestartCommits, float64(after-before)),
 	); err != nil || r.name != result.KubeHop {
 		return err

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -125,6 +126,25 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 	}
 	c.apiserver = p
 	return c.wait(ctx, p, c.usable)
+}
+
+// Pause halts all processes, so that they take no time from what is measured, and returns what lets them go on. Watches
+// stay open.
+func (c *ControlPlane) Pause() (goOn func() error, err error) {
+	signal := func(s os.Signal) error {
+		var errs []error
+		for _, p := range []*process{c.etcd, c.apiserver} {
+			if p != nil {
+				errs = append(errs, p.exec.Process.Signal(s))
+			}
+		}
+		return errors.Join(errs...)
+	}
+	goOn = func() error { return signal(syscall.SIGCONT) }
+	if err := signal(syscall.SIGSTOP); err != nil {
+		return nil, errors.Join(fmt.Errorf("pause the API server: %w", err), goOn())
+	}
+	return goOn, nil
 }
 
 func (c *ControlPlane) startEtcd(ctx context.Context) error {

@@ -15,6 +15,7 @@ const (
 	SyncCPU           = "sync-cpu"
 	SyncPeak          = "sync-peak"
 	RestartTotal      = "restart-total"
+	RestartOwn        = "restart-own"
 	RestartOperations = "restart-operations"
 	RestartCommits    = "restart-commits"
 	ChangeP50         = "change-p50"
@@ -25,6 +26,7 @@ const (
 	BeyondP99         = "beyond-p99"
 	OwnP50            = "own-p50"
 	OwnP99            = "own-p99"
+	ChangeCPU         = "change-cpu"
 	BurstTotal        = "burst-total"
 	BurstBeyond       = "burst-beyond"
 	ChurnP50          = "churn-p50"
@@ -38,6 +40,7 @@ const (
 	ConnectP50        = "connect-p50"
 	ConnectP99        = "connect-p99"
 	ConnectRate       = "connect-rate"
+	ConnectRateDirect = "connect-rate-direct"
 	RequestDirect     = "request-direct"
 	RequestP50        = "request-p50"
 	RequestP99        = "request-p99"
@@ -62,6 +65,7 @@ func Figures() []Figure {
 		{ID: SyncCPU, Title: "processor time of the start", Unit: "s"},
 		{ID: SyncPeak, Title: "peak resident memory of the start", Unit: "MiB"},
 		{ID: RestartTotal, Title: "start with everything in place until in sync", Unit: "s"},
+		{ID: RestartOwn, Title: "of that, in syncs: reading what is there, and what is to be done about it", Unit: "s"},
 		{ID: RestartOperations, Title: "kernel operations of that start, as the daemon counts", Unit: ""},
 		{ID: RestartCommits, Title: "changes of nf_tables in that start, as the kernel counts", Unit: ""},
 		{ID: ChangeP50, Title: "one endpoint replaced, from the API request to the kernel: p50", Unit: "ms"},
@@ -72,6 +76,7 @@ func Figures() []Figure {
 		{ID: BeyondP99, Title: same + "p99", Unit: "ms"},
 		{ID: OwnP50, Title: "the daemon's own share, its sync: p50", Unit: "ms"},
 		{ID: OwnP99, Title: same + "p99", Unit: "ms"},
+		{ID: ChangeCPU, Title: "the daemon's processor time for one such change, all that goes on meanwhile included", Unit: "ms"},
 		{ID: BurstTotal, Title: "burst of changes, from the first request until all are in the kernel", Unit: "s"},
 		{ID: BurstBeyond, Title: "of that, after any watcher has heard of the last one", Unit: "s"},
 		{ID: ChurnP50, Title: "steady changes, how stale the kernel is beyond delivery: p50", Unit: "ms"},
@@ -84,6 +89,7 @@ func Figures() []Figure {
 		{ID: ConnectDirect, Title: "new connection and first answer, straight to the pod: p50", Unit: "ms", Plain: true},
 		{ID: ConnectP50, Title: "new connection and first answer through a ClusterIP: p50", Unit: "ms"},
 		{ID: ConnectP99, Title: same + "p99", Unit: "ms"},
+		{ID: ConnectRateDirect, Title: "new connections a second straight to the pod, several clients", Unit: "/s", Higher: true, Plain: true},
 		{ID: ConnectRate, Title: "new connections a second through a ClusterIP, several clients", Unit: "/s", Higher: true},
 		{ID: RequestDirect, Title: "request over an open connection, straight to the pod: p50", Unit: "ms", Plain: true},
 		{ID: RequestP50, Title: "request over an open connection through a ClusterIP: p50", Unit: "ms"},

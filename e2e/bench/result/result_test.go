@@ -37,7 +37,7 @@ func results() []result.Result {
 		row(result.SyncTotal, result.KubeHop, 1000, 3), row(result.SyncTotal, result.KubeHop, 5000, 10),
 		row(result.SyncTotal, result.NFTables, 1000, 12.345), row(result.SyncTotal, result.NFTables, 5000, 20),
 		row(result.SyncTotal, result.IPVS, 1000, 262), slow,
-		row(result.RestartTotal, result.KubeHop, 1000, 1.5), row(result.RestartOperations, result.KubeHop, 1000, 0),
+		row(result.RestartTotal, result.KubeHop, 1000, 1.5), row(result.RestartOwn, result.KubeHop, 1000, 1.25), row(result.RestartOperations, result.KubeHop, 1000, 0),
 		row(result.RestartOperations, result.KubeHop, 5000, 3),
 		shared,
 		row(result.BeyondP50, result.KubeHop, 1000, 2), row(result.BeyondP50, result.KubeHop, 5000, 3.2),

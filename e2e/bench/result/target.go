@@ -65,6 +65,7 @@ func allTargets() []target {
 		{"one endpoint costs the same at every size (p50, to the smallest)", nil, sameAsSmallest(BeyondP50)},
 		{"no kernel operation at a restart with everything in place", nil, atMost(RestartOperations, 0)},
 		{"such a restart in at most half the time of the first start", nil, atMostTimes(RestartTotal, SyncTotal, 0.5)},
+		{"of that, in syncs, at most half", nil, atMostTimes(RestartOwn, SyncOwn, 0.5)},
 		{"100 changes a second: staleness p99 under 250 ms", []int{5000}, under(ChurnP99, 250)},
 		{"100 changes a second: at most a tenth of nftables' processor time", []int{5000}, times(ChurnCPU, NFTables, 10)},
 		{"idle under 0.5 % of a processor", []int{20000}, under(IdleCPU, 0.5)},
