@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/kube-hop/kube-hop/conntrack"
+	"github.com/kube-hop/kube-hop/lb"
 )
 
 func TestStale(t *testing.T) {
@@ -36,7 +37,7 @@ func TestStale(t *testing.T) {
 		{"IPv6 live", "[fd96::53]:53", "[fd24::5]:53", false},
 		{"IPv6 removed", "[fd96::53]:53", "[fd24::6]:53", true},
 	} {
-		f := conntrack.Flow{Client: at("192.0.2.7:4711"), Dst: at(tc.dst), Server: at(tc.server)}
+		f := conntrack.Flow{Proto: lb.UDP, Client: at("192.0.2.7:4711"), Dst: at(tc.dst), Server: at(tc.server)}
 		if got := fs.Stale(f); got != tc.stale {
 			t.Errorf("%s: stale is %t, want %t", tc.name, got, tc.stale)
 		}

@@ -36,7 +36,7 @@ type Metrics struct {
 	Services, Failing prometheus.Gauge
 	// Draining is the number of real servers at weight 0 that wait for their connections to end.
 	Draining prometheus.Gauge
-	// FlowSyncDuration is the time of one cleanup of stale UDP flows in seconds, failed ones included; FlowsDeleted
+	// FlowSyncDuration is the time of one cleanup of stale flows in seconds, failed ones included; FlowsDeleted
 	// counts the connection tracking entries that it deleted; label ip_family.
 	FlowSyncDuration *prometheus.HistogramVec
 	FlowsDeleted     *prometheus.CounterVec
@@ -60,7 +60,7 @@ func New() *Metrics {
 		LastSync:   gaugeVec("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "Time of the last successful sync.", "ip_family"),
 		LastQueued: gaugeVec("kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", "Time at which a sync was last asked for.", "ip_family"),
 		FlowSyncDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "kubeproxy_conntrack_reconciler_sync_duration_seconds", Help: "Time of one cleanup of stale UDP flows in the connection tracking table.",
+			Name: "kubeproxy_conntrack_reconciler_sync_duration_seconds", Help: "Time of one cleanup of stale flows in the connection tracking table.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}, []string{"ip_family"}),
 		FlowsDeleted: counterVec("kubeproxy_conntrack_reconciler_deleted_entries_total", "Stale entries deleted from the connection tracking table.", "ip_family"),

@@ -118,6 +118,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	},
 	"flows": func(ts *testscript.TestScript, _ bool, _ []string) {
 		for _, f := range machineOf(ts).flows.Flows() {
+			if f.Proto != lb.UDP {
+				fmt.Fprint(ts.Stdout(), strings.ToLower(f.Proto.String()), " ")
+			}
 			fmt.Fprintln(ts.Stdout(), f.Client, f.Dst, f.Server)
 		}
 	},
@@ -149,15 +152,20 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	},
 }
 
-// flowOf parses "CLIENT VIP:PORT SERVER:PORT", and a final "unanswered".
+// flowOf parses "[tcp|sctp] CLIENT VIP:PORT SERVER:PORT", and a final "unanswered".
 func flowOf(ts *testscript.TestScript, args []string) conntrack.Flow {
+	f := conntrack.Flow{Proto: lb.UDP}
+	if p, other := map[string]lb.Proto{"tcp": lb.TCP, "sctp": lb.SCTP}[args[0]]; other {
+		f.Proto, args = p, args[1:]
+	}
 	var at [3]netip.AddrPort
 	for i := range at {
 		var err error
 		at[i], err = netip.ParseAddrPort(args[i])
 		ts.Check(err)
 	}
-	return conntrack.Flow{Client: at[0], Dst: at[1], Server: at[2], Unanswered: len(args) > 3 && args[3] == "unanswered"}
+	f.Client, f.Dst, f.Server, f.Unanswered = at[0], at[1], at[2], len(args) > 3 && args[3] == "unanswered"
+	return f
 }
 
 func apply(ts *testscript.TestScript, _ bool, args []string) {

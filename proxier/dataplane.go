@@ -25,7 +25,7 @@ type Dataplane struct {
 	Rules map[lb.Family]iptables.Rules
 	// NFT is nil where the kernel has no nf_tables; render.Config.NFTables says the same.
 	NFT nftables.Tables
-	// Flows is the connection tracking table. It may be nil: stale UDP flows then end by themselves.
+	// Flows is the connection tracking table. It may be nil: stale flows then end by themselves.
 	Flows conntrack.Table
 	// Sysctls sets the kernel settings that differ from what IPVS needs. It returns what it changed, a line each,
 	// and what it could not change. It may be nil.

@@ -47,7 +47,7 @@ func (p *Proxier) untilChore() time.Duration {
 	if len(p.drains)+len(p.lingers) > 0 {
 		wait = min(wait, drainCheck)
 	}
-	if len(p.flows.keys) > 0 {
+	if !p.flows.empty() {
 		wait = min(wait, p.flows.next.Sub(p.now()))
 	}
 	if len(p.health.failing) > 0 {

@@ -24,7 +24,7 @@ type object struct {
 func (o object) String() string {
 	switch {
 	case o.flows:
-		return "stale UDP flows"
+		return "stale flows"
 	case o.vip.IsValid():
 		return "address " + o.vip.String()
 	case o.key.Addr.IsValid():

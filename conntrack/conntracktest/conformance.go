@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/kube-hop/kube-hop/conntrack"
+	"github.com/kube-hop/kube-hop/lb"
 )
 
 // Env is a table under test, with means to fill it and look at it that are not the table's own.
@@ -31,6 +32,8 @@ func Conformance(t *testing.T, open func(t *testing.T) Env) {
 		{"AddedServers", addedServers},
 		{"ManyAddedServers", manyAddedServers},
 		{"ManyFrontends", manyFrontends},
+		{"Opened", opened},
+		{"ManyOpened", manyOpened},
 		{"ManyFlows", manyFlows},
 		{"ContextEnded", contextEnded},
 	} {
@@ -41,7 +44,7 @@ func Conformance(t *testing.T, open func(t *testing.T) Env) {
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 func flow(client, dst, server string) conntrack.Flow {
-	return conntrack.Flow{Client: at(client), Dst: at(dst), Server: at(server)}
+	return conntrack.Flow{Proto: lb.UDP, Client: at(client), Dst: at(dst), Server: at(server)}
 }
 
 func (e Env) fill(t *testing.T, flows ...conntrack.Flow) {
@@ -164,8 +167,8 @@ func manyAddedServers(t *testing.T, e Env) {
 	for i := range 100 {
 		server := numbered(10, 244, i, 53)
 		c.Added[server] = struct{}{}
-		gone = append(gone, conntrack.Flow{Client: server, Dst: at("192.0.2.7:1000"), Server: at("192.0.2.7:1000"), Unanswered: true})
-		left = append(left, conntrack.Flow{Client: server, Dst: at("192.0.2.7:1001"), Server: at("192.0.2.7:1001")})
+		gone = append(gone, conntrack.Flow{Proto: lb.UDP, Client: server, Dst: at("192.0.2.7:1000"), Server: at("192.0.2.7:1000"), Unanswered: true})
+		left = append(left, conntrack.Flow{Proto: lb.UDP, Client: server, Dst: at("192.0.2.7:1001"), Server: at("192.0.2.7:1001")})
 	}
 	e.fill(t, append(left, gone...)...)
 	e.clean(t, c, gone, left)
@@ -182,18 +185,68 @@ func manyFrontends(t *testing.T, e Env) {
 	for i := range 100 {
 		dst, server := numbered(10, 96, i, 53), numbered(10, 244, i, 53)
 		fs[dst] = conntrack.Servers{Live: []netip.AddrPort{server}}
-		left = append(left, conntrack.Flow{Client: at("192.0.2.7:1000"), Dst: dst, Server: server})
-		gone = append(gone, conntrack.Flow{Client: at("192.0.2.7:1001"), Dst: dst, Server: numbered(10, 245, i, 53)})
+		left = append(left, conntrack.Flow{Proto: lb.UDP, Client: at("192.0.2.7:1000"), Dst: dst, Server: server})
+		gone = append(gone, conntrack.Flow{Proto: lb.UDP, Client: at("192.0.2.7:1001"), Dst: dst, Server: numbered(10, 245, i, 53)})
 	}
 	e.fill(t, append(left, gone...)...)
 	e.expire(t, fs, gone, left)
 }
 
+// of returns a flow of another protocol.
+func of(p lb.Proto, f conntrack.Flow) conntrack.Flow {
+	f.Proto = p
+	return f
+}
+
+// opened: of TCP and SCTP that goes which is older than its frontend and which nobody has answered.
+func opened(t *testing.T, e Env) {
+	translated := flow("192.0.2.7:1001", "10.96.0.80:80", "10.244.1.5:80")
+	translated.Unanswered = true // sent to a real server, whose answer is on its way
+	gone := []conntrack.Flow{
+		of(lb.TCP, unanswered("192.0.2.7:1000", "10.96.0.80:80")),
+		of(lb.SCTP, unanswered("192.0.2.7:1000", "10.96.0.80:81")),
+		of(lb.TCP, unanswered("[2001:db8::7]:1000", "[fd96::80]:80")),
+	}
+	left := []conntrack.Flow{
+		of(lb.TCP, translated),
+		of(lb.TCP, flow("192.0.2.7:1002", "10.96.0.80:80", "10.244.9.9:80")), // a server that drains or is gone: IPVS knows
+		of(lb.TCP, flow("192.0.2.7:1003", "10.96.0.80:80", "10.96.0.80:80")), // whoever had the address has answered
+		of(lb.TCP, unanswered("192.0.2.7:1000", "10.96.0.80:81")),
+		of(lb.TCP, unanswered("192.0.2.7:1000", "10.96.0.81:80")),
+		of(lb.SCTP, unanswered("192.0.2.7:1000", "10.96.0.80:80")),
+		unanswered("192.0.2.7:1000", "10.96.0.80:80"), // UDP
+	}
+	e.fill(t, append(left, gone...)...)
+	e.clean(t, conntrack.Cleanup{Opened: map[conntrack.Frontend]struct{}{
+		{Proto: lb.TCP, At: at("10.96.0.80:80")}:  {},
+		{Proto: lb.SCTP, At: at("10.96.0.80:81")}: {},
+		{Proto: lb.TCP, At: at("[fd96::80]:80")}:  {},
+	}}, gone, left)
+}
+
+func manyOpened(t *testing.T, e Env) {
+	c := conntrack.Cleanup{Opened: map[conntrack.Frontend]struct{}{}}
+	var gone, left []conntrack.Flow
+	for i := range 100 {
+		proto, other := lb.TCP, lb.SCTP
+		if i%2 == 1 {
+			proto, other = other, proto
+		}
+		dst := numbered(10, 96, i, 80)
+		c.Opened[conntrack.Frontend{Proto: proto, At: dst}] = struct{}{}
+		f := conntrack.Flow{Proto: proto, Client: at("192.0.2.7:1000"), Dst: dst, Server: dst, Unanswered: true}
+		gone = append(gone, f)
+		left = append(left, of(other, f), of(lb.UDP, f))
+	}
+	e.fill(t, append(left, gone...)...)
+	e.clean(t, c, gone, left)
+}
+
 func manyFlows(t *testing.T, e Env) {
 	var gone, left []conntrack.Flow
 	for i := range 1500 { // more than one message of a listing holds
-		gone = append(gone, conntrack.Flow{Client: numbered(10, 1, i, 1000), Dst: at("10.96.0.53:53"), Server: at("10.244.9.9:53")})
-		left = append(left, conntrack.Flow{Client: numbered(10, 1, i, 1001), Dst: at("10.96.0.54:53"), Server: at("10.244.9.9:53")})
+		gone = append(gone, conntrack.Flow{Proto: lb.UDP, Client: numbered(10, 1, i, 1000), Dst: at("10.96.0.53:53"), Server: at("10.244.9.9:53")})
+		left = append(left, conntrack.Flow{Proto: lb.UDP, Client: numbered(10, 1, i, 1001), Dst: at("10.96.0.54:53"), Server: at("10.244.9.9:53")})
 	}
 	e.fill(t, append(left, gone...)...)
 	e.expire(t, conntrack.Frontends{at("10.96.0.53:53"): {}}, gone, left)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-hop/kube-hop/conntrack"
+	"github.com/kube-hop/kube-hop/lb"
 )
 
 // nfgenSize is the length of struct nfgenmsg in linux/netfilter/nfnetlink.h.
@@ -49,7 +50,7 @@ func expire(ctx context.Context, c conntrack.Cleanup, ipv6 bool) (int, error) {
 	}
 	stale, err := list(ctx, c, family)
 	if err != nil {
-		err = fmt.Errorf("conntrack: list UDP entries: %w", err)
+		err = fmt.Errorf("conntrack: list entries: %w", err)
 	}
 	errs := []error{err}
 	deleted := 0
@@ -61,7 +62,7 @@ func expire(ctx context.Context, c conntrack.Cleanup, ipv6 bool) (int, error) {
 		case err == nil:
 			deleted++
 		case !errors.Is(err, unix.ENOENT): // one that has ended by itself is as good
-			errs = append(errs, fmt.Errorf("conntrack: delete UDP entry %s to %s: %w", e.flow.Client, e.flow.Dst, err))
+			errs = append(errs, fmt.Errorf("conntrack: delete %s entry %s to %s: %w", e.flow.Proto, e.flow.Client, e.flow.Dst, err))
 		}
 	}
 	return deleted, errors.Join(errs...)
@@ -73,33 +74,54 @@ const filtered = 16
 
 // list returns the stale entries. The rest of the table passes by and is not kept.
 func list(ctx context.Context, c conntrack.Cleanup, family uint8) ([]entry, error) {
-	if len(c.Frontends)+len(c.Added) > filtered {
-		return walk(c, family, end{})
-	}
 	var stale []entry
 	var errs []error
-	for dst, servers := range c.Frontends {
-		found, err := walk(conntrack.Cleanup{Frontends: conntrack.Frontends{dst: servers}}, family, end{at: dst})
-		stale = append(stale, found...)
-		errs = append(errs, err, ctx.Err())
-	}
-	for src := range c.Added {
-		found, err := walk(conntrack.Cleanup{Added: map[netip.AddrPort]struct{}{src: {}}}, family, end{at: src, source: true})
+	for _, w := range walks(c) {
+		found, err := walk(w, family)
 		stale = append(stale, found...)
 		errs = append(errs, err, ctx.Err())
 	}
 	return stale, errors.Join(errs...)
 }
 
-// walk lists the UDP entries, of one end if it is valid, and returns those that are stale.
-func walk(c conntrack.Cleanup, family uint8, of end) ([]entry, error) {
+// walks returns what to walk for: each frontend and server by itself if they are few, and else each protocol.
+func walks(c conntrack.Cleanup) []wanted {
+	var out []wanted
+	if c.Len() <= filtered {
+		for dst, servers := range c.Frontends {
+			out = append(out, wanted{c: conntrack.Cleanup{Frontends: conntrack.Frontends{dst: servers}}, proto: lb.UDP, at: dst})
+		}
+		for src := range c.Added {
+			out = append(out, wanted{c: conntrack.Cleanup{Added: map[netip.AddrPort]struct{}{src: {}}}, proto: lb.UDP, at: src, source: true})
+		}
+		for f := range c.Opened {
+			out = append(out, wanted{c: conntrack.Cleanup{Opened: map[conntrack.Frontend]struct{}{f: {}}}, proto: f.Proto, at: f.At, unanswered: true})
+		}
+		return out
+	}
+	if len(c.Frontends)+len(c.Added) > 0 {
+		out = append(out, wanted{c: c, proto: lb.UDP})
+	}
+	for _, proto := range []lb.Proto{lb.TCP, lb.SCTP} {
+		for f := range c.Opened {
+			if f.Proto == proto {
+				out = append(out, wanted{c: c, proto: proto, unanswered: true})
+				break
+			}
+		}
+	}
+	return out
+}
+
+// walk lists what is wanted and returns those entries that are stale.
+func walk(w wanted, family uint8) ([]entry, error) {
 	var stale []entry
-	req := request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, family, filter(of))
+	req := request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, family, filter(w))
 	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(msg []byte) bool {
 		if len(msg) < nfgenSize {
 			return true
 		}
-		if e, ok := parseEntry(msg[nfgenSize:]); ok && c.Stale(e.flow) {
+		if e, ok := parseEntry(msg[nfgenSize:]); ok && w.c.Stale(e.flow) {
 			stale = append(stale, e)
 		}
 		return true

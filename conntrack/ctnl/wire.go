@@ -8,12 +8,14 @@ import (
 	"github.com/vishvananda/netlink/nl"
 
 	"github.com/kube-hop/kube-hop/conntrack"
+	"github.com/kube-hop/kube-hop/lb"
 )
 
 // Attributes of linux/netfilter/nfnetlink_conntrack.h that the netlink package does not name, and the bits that say
 // which fields of the tuple a listing is limited to (enum ctattr_filter; CTA_FILTER_F_* in nf_conntrack_netlink.c).
 const (
 	ctaFilter          = 25
+	ctaStatusMask      = 26
 	ctaFilterOrigFlags = 1
 
 	filterIPSrc      = 1 << 0
@@ -27,7 +29,6 @@ const (
 const seenReply = 1 << 1
 
 const (
-	protoUDP  = 17
 	nested    = 0x8000
 	typeMask  = 0x3fff // without the flags for nested and for network byte order
 	headerLen = 4
@@ -39,7 +40,7 @@ type entry struct {
 	name []byte // the attributes CTA_TUPLE_ORIG, CTA_ZONE and CTA_ID as the kernel sent them
 }
 
-// parseEntry reads the attributes of one entry; ok is false for what is not a UDP flow of ours to judge.
+// parseEntry reads the attributes of one entry; ok is false for what is not ours to judge.
 func parseEntry(attrs []byte) (e entry, ok bool) {
 	var orig, reply tuple
 	var status uint32
@@ -58,14 +59,14 @@ func parseEntry(attrs []byte) (e entry, ok bool) {
 			e.name = append(e.name, whole...)
 		}
 	})
-	e.flow = conntrack.Flow{Client: orig.src(), Dst: orig.dst(), Server: reply.src(), Unanswered: status&seenReply == 0}
-	return e, orig.proto == protoUDP && e.flow.Client.IsValid() && e.flow.Dst.IsValid() && e.flow.Server.IsValid()
+	e.flow = conntrack.Flow{Proto: orig.proto, Client: orig.src(), Dst: orig.dst(), Server: reply.src(), Unanswered: status&seenReply == 0}
+	return e, e.flow.Client.IsValid() && e.flow.Dst.IsValid() && e.flow.Server.IsValid()
 }
 
 // tuple is one direction of an entry.
 type tuple struct {
 	from, to     netip.Addr
-	proto        uint8
+	proto        lb.Proto
 	sport, dport uint16
 }
 
@@ -98,7 +99,7 @@ func (t *tuple) ip(kind uint16, value, _ []byte) {
 func (t *tuple) ports(kind uint16, value, _ []byte) {
 	switch {
 	case kind == nl.CTA_PROTO_NUM && len(value) >= 1:
-		t.proto = value[0]
+		t.proto = lb.Proto(value[0])
 	case kind == nl.CTA_PROTO_SRC_PORT && len(value) >= 2:
 		t.sport = binary.BigEndian.Uint16(value)
 	case kind == nl.CTA_PROTO_DST_PORT && len(value) >= 2:
@@ -130,32 +131,42 @@ func appendAttr(b []byte, kind uint16, value []byte) []byte {
 	return b
 }
 
-// end is one end of a flow as its first datagram has it: where it goes or, with source, where it comes from.
-type end struct {
+// wanted is what one walk is for: the entries of a protocol, of one end if it is valid, that a cleanup calls stale.
+type wanted struct {
+	c     conntrack.Cleanup
+	proto lb.Proto
+	// at is where the first packet goes to or, with source, where it comes from.
 	at     netip.AddrPort
 	source bool
+	// unanswered limits it to entries for which nothing has come back.
+	unanswered bool
 }
 
-// filter returns the attributes that limit a listing to UDP and, if it is valid, to one end. Kernels before 5.8 do not
-// know them and list everything. An IPv6 address is not asked for: Linux 6.18 compares it the wrong way round, and lists
-// all entries but the wanted ones.
-func filter(of end) []byte {
+// filter returns the attributes that limit a listing to what is wanted. A kernel that does not know them lists more: those
+// before 5.8, and about the status those before 5.18. An IPv6 address is not asked for: Linux 6.18 compares it the wrong
+// way round, and lists all entries but the wanted ones.
+func filter(w wanted) []byte {
 	ipFlag, portFlag, ipKind, portKind := uint32(filterIPDst), uint32(filterProtoDport), uint16(nl.CTA_IP_V4_DST), uint16(nl.CTA_PROTO_DST_PORT)
-	if of.source {
+	if w.source {
 		ipFlag, portFlag, ipKind, portKind = filterIPSrc, filterProtoSport, nl.CTA_IP_V4_SRC, nl.CTA_PROTO_SRC_PORT
 	}
 	flags := uint32(filterProtoNum)
-	proto := appendAttr(nil, nl.CTA_PROTO_NUM, []byte{protoUDP})
+	proto := appendAttr(nil, nl.CTA_PROTO_NUM, []byte{byte(w.proto)})
 	var t []byte
-	if of.at.Addr().Is4() {
+	if w.at.Addr().Is4() {
 		flags |= ipFlag
-		t = appendAttr(t, nl.CTA_TUPLE_IP|nested, appendAttr(nil, ipKind, of.at.Addr().AsSlice()))
+		t = appendAttr(t, nl.CTA_TUPLE_IP|nested, appendAttr(nil, ipKind, w.at.Addr().AsSlice()))
 	}
-	if of.at.IsValid() {
+	if w.at.IsValid() {
 		flags |= portFlag
-		proto = appendAttr(proto, portKind, binary.BigEndian.AppendUint16(nil, of.at.Port()))
+		proto = appendAttr(proto, portKind, binary.BigEndian.AppendUint16(nil, w.at.Port()))
 	}
 	t = appendAttr(t, nl.CTA_TUPLE_PROTO|nested, proto)
 	out := appendAttr(nil, nl.CTA_TUPLE_ORIG|nested, t)
-	return appendAttr(out, ctaFilter|nested, appendAttr(nil, ctaFilterOrigFlags, binary.NativeEndian.AppendUint32(nil, flags)))
+	out = appendAttr(out, ctaFilter|nested, appendAttr(nil, ctaFilterOrigFlags, binary.NativeEndian.AppendUint32(nil, flags)))
+	if w.unanswered {
+		out = appendAttr(out, nl.CTA_STATUS, binary.BigEndian.AppendUint32(nil, 0))
+		out = appendAttr(out, ctaStatusMask, binary.BigEndian.AppendUint32(nil, seenReply))
+	}
+	return out
 }

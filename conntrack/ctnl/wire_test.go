@@ -8,15 +8,17 @@ import (
 	"github.com/vishvananda/netlink/nl"
 
 	"github.com/kube-hop/kube-hop/conntrack"
+	"github.com/kube-hop/kube-hop/lb"
 )
 
 // message returns a flow and what the kernel is sent to enter it, behind both headers.
 func message() (conntrack.Flow, []byte) {
 	f := conntrack.Flow{
+		Proto:  lb.UDP,
 		Client: netip.MustParseAddrPort("192.0.2.7:1000"), Dst: netip.MustParseAddrPort("10.96.0.53:53"),
 		Server: netip.MustParseAddrPort("10.96.0.53:53"),
 	}
-	return f, creation(protoUDP, f).Serialize()[20:]
+	return f, creation(f).Serialize()[20:]
 }
 
 // TestParseEntry reads what the kernel sends for a flow: nested attributes, of which those that name the entry are
@@ -39,7 +41,7 @@ func FuzzParseEntry(f *testing.F) {
 	for i := range msg {
 		f.Add(msg[:i])
 	}
-	f.Add(filter(end{at: netip.MustParseAddrPort("[fd96::53]:53")}))
+	f.Add(filter(wanted{proto: lb.TCP, at: netip.MustParseAddrPort("[fd96::53]:53"), unanswered: true}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if e, ok := parseEntry(b); ok && !e.flow.Dst.IsValid() {
 			t.Errorf("%x has no destination, but was taken for a flow", b)

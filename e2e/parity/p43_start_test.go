@@ -16,7 +16,12 @@ import (
 )
 
 // startServices is how many Services a node finds at its start.
-const startServices = 100
+func startServices() int {
+	if testing.Short() {
+		return 200
+	}
+	return 5000
+}
 
 // Ports of the pod behind the Services that are watched, so that its packets tell which one they are for.
 const (
@@ -28,7 +33,7 @@ const (
 func TestP43Start(t *testing.T) {
 	r := begin(t, "P43", "At a start no frontend takes traffic before the rules that it needs: unserved, then right, never half-right")
 	r.alone()
-	r.many("p43", startServices, r.B1, func(int, *corev1.Service) {})
+	r.many("p43", startServices(), r.B1, func(int, *corev1.Service) {})
 	balanced := r.service("p43-balanced", target(portBalanced))
 	cluster := r.service("p43-cluster", target(portCluster), clusterIPOnly)
 	ranged := r.service("p43-ranged", target(portRanged), sourceRanges("192.0.2.0/24", "2001:db8::/32"))
@@ -136,27 +141,13 @@ func startProbes(r *row) *probes {
 	return p
 }
 
-// ask asks a frontend. As long as it is not served, a request ends before its SYN is sent again: what belongs to a flow
-// that is older than the frontend is another matter (P28).
+// ask asks a frontend. While it is not served a request may begin before it and be answered after the SYN is sent again.
 func (p *probes) ask(client *testbed.Host, dst netip.AddrPort) {
 	what := fmt.Sprintf("%s to %s", client, dst)
 	p.add(what, func(ctx context.Context) error {
-		timeout := oneSYN
-		if p.served(what) {
-			timeout = patience
-		}
-		_, err := client.Ask(ctx, testbed.TCP, dst, testbed.Timeout(timeout))
+		_, err := client.Ask(ctx, testbed.TCP, dst, testbed.Timeout(patience))
 		return err
 	})
-}
-
-// oneSYN is shorter than the second after which the kernel sends a SYN again. Source: net/tcp.h TCP_TIMEOUT_INIT.
-const oneSYN = 900 * time.Millisecond
-
-func (p *probes) served(what string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.answers[what] > 0
 }
 
 // background asks and does not care for what comes back.

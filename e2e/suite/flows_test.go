@@ -185,6 +185,58 @@ func TestUDPOlderThanFrontend(t *testing.T) {
 	}
 }
 
+// TestTCPOlderThanFrontend: a client whose first segment came before the frontend existed is served when it sends it
+// again, and masqueraded: the pod on another node would answer it directly if it saw the client's own address (P28, P43).
+func TestTCPOlderThanFrontend(t *testing.T) {
+	c := shared(t)
+	m := newService("tcp-older", 169, c.B2)
+	type served struct {
+		frontend
+		testbed.Answer
+		error
+	}
+	answers := make(chan served)
+	asked := 0
+	for f, from := range c.udpClients(m) {
+		if f.kind != externalIP && f.kind != loadBalancer {
+			continue // refused at once: nothing is tracked
+		}
+		asked++
+		go func() {
+			a, err := from.Ask(t.Context(), testbed.TCP, f.addr, testbed.Timeout(flowLimit))
+			answers <- served{f, a, err}
+		}()
+		eventually(t, flowLimit, func() error { return c.nodes[0].begun(f.addr) })
+	}
+	c.apply(t, m)
+	for range asked {
+		switch s := <-answers; {
+		case s.error != nil:
+			t.Error(s.error)
+		case s.Peer.Addr() != c.N1.Addr(s.addr.Addr()):
+			t.Errorf("%s: the pod saw %s instead of the node's address", s.frontend, s.Peer)
+		}
+	}
+}
+
+// begun returns nil if the node tracks a TCP flow to a destination, and nothing else has happened to it.
+func (n *node) begun(dst netip.AddrPort) error {
+	return n.Do(func() error {
+		family := netlink.InetFamily(unix.AF_INET)
+		if dst.Addr().Is6() {
+			family = unix.AF_INET6
+		}
+		list, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+		for _, f := range list {
+			if f.Forward.Protocol == unix.IPPROTO_TCP && f.Forward.DstPort == dst.Port() &&
+				f.Forward.DstIP.Equal(dst.Addr().AsSlice()) && f.Reverse.SrcIP.Equal(dst.Addr().AsSlice()) {
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("%s tracks nothing to %s", n, dst))
+	})
+}
+
 // TestUDPForeignFlow: a flow to somebody else on a port that is also a node port is not touched when the node port's
 // endpoints change (P29).
 func TestUDPForeignFlow(t *testing.T) {

@@ -107,14 +107,18 @@ func natChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 // clusterIPMasquerade returns the rule that marks ClusterIP traffic from sources that are not local pods, if there
 // is any: without a detector for the family nobody can be told apart, and then nothing is masqueraded.
 func clusterIPMasquerade(f lb.Family, n lb.Node, cfg Config) (iptables.Rule, bool) {
-	match := matchSet(f, setClusterIP, "dst")
+	from, ok := masqueradedAtClusterIP(f, n, cfg)
+	return rule("%s%s -j %s", from, matchSet(f, setClusterIP, "dst"), chainMarkMasq), ok
+}
+
+// masqueradedAtClusterIP returns the match, with a final space, of the sources that are masqueraded at ClusterIPs, and
+// whether there are any.
+func masqueradedAtClusterIP(f lb.Family, n lb.Node, cfg Config) (from string, ok bool) {
 	if cfg.MasqueradeAll {
-		return rule("%s -j %s", match, chainMarkMasq), true
+		return "", true
 	}
-	if from := notPod(f, n, cfg); from != "" {
-		return rule("%s%s -j %s", from, match, chainMarkMasq), true
-	}
-	return "", false
+	from = notPod(f, n, cfg)
+	return from, from != ""
 }
 
 // notPod returns the match, with a final space, of sources that are not pods; nothing without a detector for the family.
@@ -157,7 +161,7 @@ func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 			rule("-j REJECT --reject-with %s", reject),
 		}},
 		{Table: "filter", Name: chainAccess, Rules: accessRules(f)},
-		{Table: "filter", Name: chainInput, Rules: slices.Concat([]iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg)}, guards, onNode)},
+		{Table: "filter", Name: chainInput, Rules: slices.Concat(olderRules(f, n, cfg), []iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg)}, guards, onNode)},
 		{Table: "filter", Name: chainFlows, Rules: slices.Concat([]iptables.Rule{served}, onNode)},
 		// IPVS takes the node's own connections before this chain (LOCAL_OUT priority -98); what arrives here
 		// with a VIP as destination has no virtual server.
@@ -167,6 +171,18 @@ func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 			rule("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
 		}},
 	}
+}
+
+// olderRules drop what opens a connection again that began before its frontend: nobody has answered, and since nothing
+// was translated when it was first tracked it would not be masqueraded. The entry is deleted soon (package conntrack),
+// and then it is a new connection. Of UDP nothing is dropped, since one-packet scheduling looks the same.
+func olderRules(f lb.Family, n lb.Node, cfg Config) []iptables.Rule {
+	const older = "! -p udp -m conntrack ! --ctstate SNAT --ctstatus CONFIRMED"
+	out := []iptables.Rule{rule("%s %s -j DROP", older, matchSet(f, setExternal, "dst,dst"))}
+	if from, ok := masqueradedAtClusterIP(f, n, cfg); ok {
+		out = append(out, rule("%s%s %s -j DROP", from, older, matchSet(f, setClusterIP, "dst")))
+	}
+	return out
 }
 
 // noLocalOutside drops new connections of clients outside of the cluster for which the traffic policy leaves no endpoint.
