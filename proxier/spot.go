@@ -20,7 +20,7 @@ const (
 	// took, 0.25 %. On small nodes that is less than the sync period.
 	verifyShare = 400
 	// verifyRest bounds the rest, whatever the size of the node.
-	verifyRest = time.Hour
+	verifyRest = 3 * time.Hour
 	// spotKeys is how many virtual servers are compared when it is not yet time for all of them. With ten real servers
 	// each that takes as long as all else that a spot check looks at.
 	spotKeys = 8

@@ -143,7 +143,8 @@ func TestKernelOpen(t *testing.T) {
 	}
 }
 
-// TestKernelCheckWithoutProcess: while no rule of any program has changed, a check starts no process. The legacy
+// TestKernelCheckWithoutProcess: while no rule of any program has changed, a check starts no process, and a repair none to
+// look again. The legacy
 // variant cannot tell, so there every check looks.
 func TestKernelCheckWithoutProcess(t *testing.T) {
 	for variant, looks := range map[string]bool{"nft": false, "legacy": true} {
@@ -173,6 +174,17 @@ func TestKernelCheckWithoutProcess(t *testing.T) {
 			other{t, r.tool.name}.Flush(want.Chains[0].Table)
 			if d, err := r.Check(t.Context(), want); err != nil || len(d) == 0 {
 				t.Errorf("after a flush: differences %q, %v", d, err)
+			}
+			r.tool.savePath = "/nonexistent"
+			if err := r.Apply(t.Context(), want); (err != nil) != looks {
+				t.Errorf("repair of what a check has just seen: %v", err)
+			}
+			r.tool.savePath = save
+			if err := r.Apply(t.Context(), want); err != nil { // now there is nothing that was just seen
+				t.Fatal(err)
+			}
+			if d, err := r.Check(t.Context(), want); err != nil || len(d) > 0 {
+				t.Errorf("after the repair: differences %q, %v", d, err)
 			}
 		})
 	}

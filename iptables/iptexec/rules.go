@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -20,6 +21,7 @@ type Rules struct {
 
 	mu    sync.Mutex
 	clean clean
+	seen  seen
 }
 
 // clean is what the last Check without differences looked at. While the kernel says that no rule of any program has
@@ -28,6 +30,14 @@ type clean struct {
 	known      bool
 	generation uint32
 	want       iptables.Ruleset
+}
+
+// seen is what a Check with differences found: the Apply that follows need not start another process to see the same.
+type seen struct {
+	known      bool
+	generation uint32
+	tables     []string
+	have       iptables.RuleState
 }
 
 // Open finds the programs of a family and fails if one is missing or too old. It does not look at the kernel, so
@@ -59,14 +69,18 @@ func (r *Rules) Check(ctx context.Context, want iptables.Ruleset) ([]string, err
 	if known && r.clean.known && generation == r.clean.generation && reflect.DeepEqual(want, r.clean.want) {
 		return nil, nil
 	}
-	r.clean = clean{}
+	r.clean, r.seen = clean{}, seen{}
 	have, byNFTables, err := r.tool.save(ctx, want.Tables())
 	if err != nil {
 		return nil, err
 	}
 	differences := iptables.Differences(have, want)
-	if len(differences) == 0 && byNFTables && known {
+	switch {
+	case !byNFTables || !known:
+	case len(differences) == 0:
 		r.clean = clean{known: true, generation: generation, want: want}
+	default:
+		r.seen = seen{known: true, generation: generation, tables: want.Tables(), have: have}
 	}
 	return differences, nil
 }
@@ -97,9 +111,22 @@ func (r *Rules) Apply(ctx context.Context, want iptables.Ruleset) error {
 	return errors.Join(errs...)
 }
 
+// look returns the rules as the last Check saw them if they are so still. It keeps nothing: others may have many.
+func (r *Rules) look(ctx context.Context, want iptables.Ruleset) (iptables.RuleState, error) {
+	r.mu.Lock()
+	last := r.seen
+	r.seen = seen{}
+	r.mu.Unlock()
+	if number, known := generation(); known && last.known && number == last.generation && slices.Equal(want.Tables(), last.tables) {
+		return last.have, nil
+	}
+	have, _, err := r.tool.save(ctx, want.Tables())
+	return have, err
+}
+
 // repairs returns the input of iptables-restore for each table that is not as wanted.
 func (r *Rules) repairs(ctx context.Context, want iptables.Ruleset) ([]input, error) {
-	have, _, err := r.tool.save(ctx, want.Tables())
+	have, err := r.look(ctx, want)
 	if err != nil {
 		return nil, err
 	}
