@@ -53,13 +53,8 @@ type table struct {
 }
 
 func newTable(results []Result) *table {
-	results = slices.Clone(results)
-	// For rows whose title differs between runs, and whatever else hangs on who comes first.
-	slices.SortStableFunc(results, func(a, b Result) int {
-		return cmp.Or(bySubject(a.Subject, b.Subject), cmp.Compare(a.ID, b.ID))
-	})
 	t := &table{titles: map[string]string{}, cells: map[string]map[string]Result{}}
-	for _, r := range results {
+	for _, r := range Sorted(results) { // for rows whose title differs between runs
 		if t.cells[r.ID] == nil {
 			t.cells[r.ID] = map[string]Result{}
 			t.ids = append(t.ids, r.ID)
@@ -72,6 +67,15 @@ func newTable(results []Result) *table {
 	}
 	slices.Sort(t.ids)
 	return t
+}
+
+// Sorted returns the results by subject, in the order of the columns, and row.
+func Sorted(results []Result) []Result {
+	results = slices.Clone(results)
+	slices.SortStableFunc(results, func(a, b Result) int {
+		return cmp.Or(bySubject(a.Subject, b.Subject), cmp.Compare(a.ID, b.ID))
+	})
+	return results
 }
 
 func bySubject(a, b string) int {
