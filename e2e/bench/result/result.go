@@ -4,7 +4,6 @@ package result
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/kube-hop/kube-hop/e2e/jsonl"
 )
@@ -39,8 +38,18 @@ func (r Result) String() string {
 // Append adds a result to a file.
 func Append(path string, r Result) error { return jsonl.Append(path, r) }
 
-// Read reads what Append wrote. Of several results of one figure, subject and size the last one counts.
-func Read(r io.Reader) ([]Result, error) { return jsonl.Read(r, Result.cell) }
+// Read reads files that Append wrote. Of several results of one figure, subject and size the last one counts.
+func Read(files ...string) ([]Result, error) { return jsonl.Read(files, Result.cell) }
+
+// Keep writes results to a folder, one file for each subject, in place of those that are there.
+func Keep(dir string, results []Result) error {
+	book := newBook(results)
+	var sorted []Result
+	for _, c := range book.sorted() {
+		sorted = append(sorted, book.cells[c])
+	}
+	return jsonl.Keep(dir, sorted, func(r Result) string { return r.Subject })
+}
 
 // cell is the place of a result in the tables.
 type cell struct {

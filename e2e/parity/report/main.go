@@ -7,12 +7,10 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/kube-hop/kube-hop/e2e/parity/result"
 )
@@ -28,43 +26,14 @@ func main() {
 
 // run writes the table of all results in the files.
 func run(keep string, files []string, w io.Writer) error {
-	var readers []io.Reader
-	for _, name := range files {
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }() // is only read
-		readers = append(readers, f)
-	}
-	all, err := result.Read(io.MultiReader(readers...))
+	all, err := result.Read(files...)
 	if err != nil {
 		return err
 	}
 	if keep != "" {
-		if err := write(keep, all); err != nil {
+		if err := result.Keep(keep, all); err != nil {
 			return err
 		}
 	}
 	return result.Table(w, all)
-}
-
-// write replaces the files of the subjects that have results.
-func write(dir string, all []result.Result) error {
-	files := map[string][]result.Result{}
-	for _, r := range result.Sorted(all) {
-		files[r.Subject] = append(files[r.Subject], r)
-	}
-	for subject, results := range files {
-		path := filepath.Join(dir, subject+".jsonl")
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		for _, r := range results {
-			if err := result.Append(path, r); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -4,7 +4,6 @@ package result
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
 
@@ -61,7 +60,12 @@ func OneLine(text string) string {
 // Append adds a result to a file.
 func Append(path string, r Result) error { return jsonl.Append(path, r) }
 
-// Read reads what Append wrote. Of several results of one row and subject the last one counts.
-func Read(r io.Reader) ([]Result, error) {
-	return jsonl.Read(r, func(r Result) [2]string { return [2]string{r.ID, r.Subject} })
+// Read reads files that Append wrote. Of several results of one row and subject the last one counts.
+func Read(files ...string) ([]Result, error) {
+	return jsonl.Read(files, func(r Result) [2]string { return [2]string{r.ID, r.Subject} })
+}
+
+// Keep writes results to a folder, one file for each subject, in place of those that are there.
+func Keep(dir string, results []Result) error {
+	return jsonl.Keep(dir, Sorted(results), func(r Result) string { return r.Subject })
 }
