@@ -57,6 +57,7 @@ func TestProblemsNameFlagValueAndWhatIsAllowed(t *testing.T) {
 		{"--conntrack-max-per-core=-1", "--conntrack-max-per-core", "-1", "0 or more"},
 		{"--conntrack-min=-1", "--conntrack-min", "-1", "0 or more"},
 		{"--ipvs-exclude-cidrs=10.0.0.0/40", "--ipvs-exclude-cidrs", "10.0.0.0/40", "CIDR"},
+		{"--port-only-cidrs=203.0.113.7", "--port-only-cidrs", "203.0.113.7", "CIDR"},
 		{"--healthz-bind-address=here", "--healthz-bind-address", "here", "IP"},
 		{"--metrics-bind-address=127.0.0.1:0", "--metrics-bind-address", "127.0.0.1:0", "1 to 65535"},
 		{"--from=/etc --kubeconfig=/k", "--from", "/etc", "instead of"},

@@ -8,20 +8,21 @@ import (
 
 // Flags is the command line as given: names, defaults and meaning follow kube-proxy where it has the flag too.
 type Flags struct {
-	From         string
-	Kubeconfig   string
-	Master       string
-	QPS          float32
-	Burst        int
-	ContentType  string
-	ConfigSync   time.Duration
-	Hostname     string
-	ProxyMode    string
-	Scheduler    string
-	ExcludeCIDRs []string
-	SyncPeriod   time.Duration
-	MinSync      time.Duration
-	DrainTimeout time.Duration
+	From          string
+	Kubeconfig    string
+	Master        string
+	QPS           float32
+	Burst         int
+	ContentType   string
+	ConfigSync    time.Duration
+	Hostname      string
+	ProxyMode     string
+	Scheduler     string
+	ExcludeCIDRs  []string
+	PortOnlyCIDRs []string
+	SyncPeriod    time.Duration
+	MinSync       time.Duration
+	DrainTimeout  time.Duration
 
 	Estimation    bool
 	TCPTimeout    time.Duration
@@ -107,6 +108,7 @@ func (f *Flags) AddRender(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.MasqueradeAll, "masquerade-all", false, "masquerade all traffic to ClusterIPs")
 	fs.IntVar(&f.MasqueradeBit, "iptables-masquerade-bit", 14, "bit of the packet mark that asks for masquerading, 0 to 31")
 	fs.StringSliceVar(&f.NodePortAddresses, "nodeport-addresses", nil, `CIDRs of the node addresses that answer on node ports, or "primary" for the node IPs; default is all addresses`)
+	fs.StringSliceVar(&f.PortOnlyCIDRs, "port-only-cidrs", nil, "CIDRs of external and load balancer IPs that other hosts have too: nodes take only the Services' ports there, with a routing rule for each; the node's own networks are such CIDRs anyway")
 	fs.BoolVar(&f.LocalhostNodePorts, "iptables-localhost-nodeports", true, "let node ports answer on 127.0.0.1 and ::1, to programs of the node alone, if --nodeport-addresses selects those")
 	fs.StringVar(&f.DetectLocalMode, "detect-local-mode", DetectClusterCIDR, "how traffic of local pods is told: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix")
 	fs.StringVar(&f.ClusterCIDR, "cluster-cidr", "", "pod range of the cluster, for dual stack one of each family separated by a comma")

@@ -90,7 +90,7 @@ func (f Flags) render(v *validator) render.Config {
 	return render.Config{
 		Scheduler: f.Scheduler, MasqueradeAll: f.MasqueradeAll, MasqueradeBit: uint(f.MasqueradeBit) & 31, //nolint:gosec // checked above
 		Local: f.detector(v), TCPBeLiberal: f.ConntrackTCPBeLiberal, NFTables: true, IPv4: true, IPv6: true,
-		Loopback: f.LocalhostNodePorts,
+		Loopback: f.LocalhostNodePorts, PortOnly: v.cidrs("--port-only-cidrs", f.PortOnlyCIDRs),
 	}
 }
 

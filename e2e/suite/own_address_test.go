@@ -249,3 +249,27 @@ func TestNeighbourAddress(t *testing.T) {
 		})
 	}
 }
+
+// TestAddressOfLoadBalancer: a load balancer that is in no network of the node, and asks the node from the address that the
+// node serves, is answered if --port-only-cidrs names the address; pods and the node still reach the Service there (P08).
+func TestAddressOfLoadBalancer(t *testing.T) {
+	c := fresh(t, options{nodes: oneNode, args: []string{"--port-only-cidrs=203.0.113.0/24,fd98::f:0/112"}})
+	m := newService("balancer", 8, c.A2)
+	c.apply(t, m)
+	for _, family := range []int{4, 6} {
+		vip, via := m.addr(loadBalancer, family), c.Out
+		addDevice(t, c.Out, fmt.Sprintf("balancer%d", family), vip)
+		if err := c.N1.RouteVia(netip.PrefixFrom(vip, vip.BitLen()), via); err != nil {
+			t.Fatal(err)
+		}
+		at := netip.AddrPortFrom(vip, 80)
+		for _, from := range []*testbed.Host{c.A1, c.N1} {
+			answeredBy(t, from, testbed.TCP, at, "a2")
+		}
+		node := netip.AddrPortFrom(c.N1.Addr(vip), uint16(m.nodePort()))
+		a, err := c.Out.Ask(t.Context(), testbed.TCP, node, testbed.From(netip.AddrPortFrom(vip, 0)))
+		if err != nil || a.Pod != "a2" {
+			t.Errorf("from %s to %s: %v, %v, want an answer of a2", vip, node, a, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package render
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/kube-hop/kube-hop/lb"
 )
@@ -16,6 +17,9 @@ type Config struct {
 	MasqueradeBit uint
 	// Local says which sources are pods, so that their traffic to ClusterIPs needs no masquerading.
 	Local Detector
+	// PortOnly are ranges of external and LoadBalancer IPs that other hosts have too, such as a load balancer that sends
+	// packets from them: only the Services' ports are made local there, as in the node's own networks.
+	PortOnly []netip.Prefix
 	// Loopback makes node ports answer on loopback addresses too, where NodePortAddresses selects those.
 	Loopback bool
 	// NFTables is set where the kernel has nf_tables. Without it, clients inside the cluster see at external addresses
@@ -45,6 +49,11 @@ func (d Detector) ranges(n lb.Node) []netip.Prefix {
 		return n.PodCIDRs
 	}
 	return d.CIDRs
+}
+
+// sharesAddress reports whether other hosts may have an address too, so that only ports are made local there.
+func (c Config) sharesAddress(a netip.Addr, facts Facts) bool {
+	return facts.isNeighbour(a) || slices.ContainsFunc(c.PortOnly, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // Mark returns the packet mark with only the masquerade bit set.

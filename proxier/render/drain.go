@@ -93,9 +93,9 @@ func guardLingers(m *Model, st State, p netip.Prefix) bool {
 
 // Released reports whether what is left of the connections through an address is to be reset. The address itself is
 // nobody's, or somebody else's, from the moment on at which its last frontend goes. An address that the node has got on
-// an interface answers by itself, and one that has become a neighbour's may still have frontends, by port.
+// an interface answers by itself, and one that others may have too may still have frontends, by port.
 func Released(m *Model, st State, p netip.Prefix) bool {
-	if !p.IsSingleIP() || m.place(p).vip || m.facts.inServiceCIDR(p.Addr()) || m.facts.isLocal(p.Addr()) || m.facts.isNeighbour(p.Addr()) {
+	if !p.IsSingleIP() || m.place(p).vip || m.facts.inServiceCIDR(p.Addr()) || m.facts.isLocal(p.Addr()) || m.cfg.sharesAddress(p.Addr(), m.facts) {
 		return false
 	}
 	_, isBound := st.IPVS.Bound[p]

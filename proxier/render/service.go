@@ -147,7 +147,7 @@ func (r *serviceRenderer) add(addr netip.Addr, proto lb.Proto, number uint16, f 
 		return // an external IP that is also a LoadBalancer IP, or a node address with the node port's number
 	}
 	f.Key, f.Service, f.Created, f.VIP = key, r.service.Name, r.service.Created, !r.facts.isLocal(addr)
-	if f.VIP && f.Kind != ClusterIP && r.facts.isNeighbour(addr) && !r.facts.inServiceCIDR(addr) {
+	if f.VIP && f.Kind != ClusterIP && r.cfg.sharesAddress(addr, r.facts) && !r.facts.inServiceCIDR(addr) {
 		f.VIP, f.OnlyPort = false, true
 	}
 	r.out = append(r.out, f)
