@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -102,11 +103,17 @@ func compareVirtual(t *testing.T, before, after map[ipvs.Key][]ipvs.RealServer) 
 // checkAdopted fails the test if the daemon, since its start, has changed anything but real servers that drain.
 func (c *cluster) checkAdopted(t *testing.T, n *testbed.Host) {
 	t.Helper()
-	m, err := n.Metrics(t.Context(), metricsURL)
+	m, err := n.Series(t.Context(), metricsURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ops := m["kubehop_kernel_operations_total"]; ops != 0 {
-		t.Errorf("kube-hop on %s began with %v kernel operations, want 0", n, ops)
+	for series, ops := range m {
+		if !strings.HasPrefix(series, "kubehop_kernel_operations_total{") || ops == 0 {
+			continue
+		}
+		// What drains or lingers may have come to its end meanwhile, on a slow machine.
+		if !strings.Contains(series, `"delete real server"`) && !strings.Contains(series, `"nft del"`) {
+			t.Errorf("kube-hop on %s began with %v kernel operations %s, want none", n, ops, series)
+		}
 	}
 }

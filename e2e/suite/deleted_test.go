@@ -201,6 +201,9 @@ func (c *cluster) mute(t *testing.T, pod *testbed.Host, family int) {
 func TestFlapping(t *testing.T) {
 	c := fresh(t, options{}) // on a shared one the drains of other tests end meanwhile, and are counted
 	m := newService("flapping", 166, c.A2, c.B2)
+	m.Spec.Type, m.Spec.ExternalIPs, m.Status.LoadBalancer.Ingress = "ClusterIP", nil, nil
+	m.Spec.Ports = m.Spec.Ports[:1] // no frontend without connections, where draining ends soon
+	m.Spec.Ports[0].NodePort = 0
 	c.apply(t, m)
 	var held []*heldStream
 	for _, family := range []int{4, 6} {

@@ -197,13 +197,13 @@ func TestTCPOlderThanFrontend(t *testing.T) {
 	}
 	answers := make(chan served)
 	asked := 0
-	for f, from := range c.udpClients(m) {
+	for _, f := range m.frontends(c.N1) {
 		if f.kind != externalIP && f.kind != loadBalancer {
 			continue // refused at once: nothing is tracked
 		}
 		asked++
-		go func() {
-			a, err := from.Ask(t.Context(), testbed.TCP, f.addr, testbed.Timeout(flowLimit))
+		go func() { // not from outside, from where the node would send it back and say that there is a better way
+			a, err := c.A1.Ask(t.Context(), testbed.TCP, f.addr, testbed.Timeout(startLimit))
 			answers <- served{f, a, err}
 		}()
 		eventually(t, flowLimit, func() error { return c.nodes[0].begun(f.addr) })
