@@ -197,16 +197,25 @@ func TestTCPOlderThanFrontend(t *testing.T) {
 	}
 	answers := make(chan served)
 	asked := 0
+	n1 := c.nodes[0]
+	n1.runWhile(t, []string{"ip", "link", "add", "nowhere", "type", "dummy"}, []string{"ip", "link", "del", "nowhere"})
+	n1.run(t, "ip", "link", "set", "nowhere", "up")
 	for _, f := range m.frontends(c.N1) {
 		if f.kind != externalIP && f.kind != loadBalancer {
 			continue // refused at once: nothing is tracked
 		}
 		asked++
-		go func() { // not from outside, from where the node would send it back and say that there is a better way
+		// Where nobody says that there is no such address, which would end the attempt.
+		gateway := "192.0.2.254"
+		if f.addr.Addr().Is6() {
+			gateway = "fe80::1"
+		}
+		n1.run(t, "ip", "route", "add", f.addr.Addr().String(), "via", gateway, "dev", "nowhere", "onlink")
+		go func() {
 			a, err := c.A1.Ask(t.Context(), testbed.TCP, f.addr, testbed.Timeout(startLimit))
 			answers <- served{f, a, err}
 		}()
-		eventually(t, flowLimit, func() error { return c.nodes[0].begun(f.addr) })
+		eventually(t, flowLimit, func() error { return n1.begun(f.addr) })
 	}
 	c.apply(t, m)
 	for range asked {
