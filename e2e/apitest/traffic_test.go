@@ -13,9 +13,9 @@ import (
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
-// interval is the time between two requests of continuous traffic. Without it the traffic would take the processors
-// from everything else.
-const interval = 20 * time.Millisecond
+// interval is the time between two requests of continuous traffic. With less, the traffic takes the processors from
+// everything else: on a slow machine an API server that starts beside it needs minutes.
+const interval = 250 * time.Millisecond
 
 // traffic is clients that do not stop asking, and connections that are held meanwhile.
 type traffic struct {
