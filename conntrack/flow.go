@@ -40,9 +40,9 @@ type Frontends map[netip.AddrPort]Servers
 // Cleanup says what is stale. The zero value is nothing.
 type Cleanup struct {
 	Frontends Frontends
-	// Added are real servers of UDP frontends that have just been added to a frontend. What one of them sent when its clients' flows were
-	// gone, such as the last answer before a Service was deleted, is tracked as a flow that the server itself began; it
-	// stands in the way of the next flow between the same two, whose packets the kernel drops for as long as it lives.
+	// Added are real servers that have just been added to a UDP frontend. What one of them sent when its clients' flows
+	// were gone, such as the last answer before a Service was deleted, is tracked as a flow that the server itself began;
+	// it stands in the way of the next flow between the same two, whose packets the kernel drops for as long as it lives.
 	Added map[netip.AddrPort]struct{}
 	// Opened are TCP and SCTP frontends whose clients may have begun before them.
 	Opened map[Frontend]struct{}

@@ -99,8 +99,8 @@ func (p *Proxier) prepareTables(ctx context.Context) error {
 		return nil
 	}
 	want := render.Tables(p.facts, p.cfg.Render)
-	generation, err := p.plane.NFT.Generation(ctx) // before looking: what changes meanwhile is found next time
-	clean := nftPace{known: err == nil, generation: generation}
+	generation, err := p.plane.NFT.Generation(ctx)              // before looking: what changes meanwhile is found next time
+	clean := nftPace{known: err == nil, generation: generation} // whatever is wrong with it, Ensure meets too
 	if clean.known && p.pace.tables == clean && reflect.DeepEqual(p.tables, want) {
 		return nil
 	}
