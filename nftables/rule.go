@@ -66,7 +66,7 @@ func (f Field) Name(family Family) string {
 type Rule []Statement
 
 // Statement is one part of a rule: [Is], [Within], [FromInterface], [In], [MarkBy], [SetMark], [Copy], [Store],
-// [Learn], [Recall], [MarkHas], [MarkWithout], [SourceNAT], [Accept], [Drop] or [Reject].
+// [Learn], [Forget], [Recall], [MarkHas], [MarkWithout], [SourceNAT], [Accept], [Drop] or [Reject].
 type Statement interface {
 	text(f Family) string
 }
@@ -121,6 +121,12 @@ type Store struct {
 type Learn struct {
 	Map       string
 	By, Value []Field
+}
+
+// Forget takes the fields of By out of a set that learns. It matches, also if they were not in it.
+type Forget struct {
+	Set string
+	By  []Field
 }
 
 // Recall writes what a map has for the fields of By into the fields of To, in order. Without it the rule ends there. The
@@ -260,6 +266,10 @@ func (s Learn) text(f Family) string {
 		return fmt.Sprintf("update @%s { %s }", s.Map, tuple(s.By, f))
 	}
 	return fmt.Sprintf("update @%s { %s : %s }", s.Map, tuple(s.By, f), tuple(s.Value, f))
+}
+
+func (s Forget) text(f Family) string {
+	return fmt.Sprintf("delete @%s { %s }", s.Set, tuple(s.By, f))
 }
 
 func (s MarkHas) text(Family) string {

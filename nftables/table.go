@@ -59,7 +59,8 @@ type Set struct {
 	// Value makes it a map, to what it says; zero for a set. Only maps to packet marks have elements that are given.
 	Value KeyType
 	// Learned is how long what rules put in stays after it was put in last, in whole milliseconds; zero for a set whose
-	// elements are given. The kernel holds at most 65,535 learned elements; more are not learned.
+	// elements are given and stay. Into a set of AddrProtoPort that learns, elements can be put by Apply too; they stay as
+	// long, or until a rule takes them out. The kernel holds at most 65,535 learned elements; more are not learned.
 	Learned time.Duration
 }
 
@@ -118,8 +119,11 @@ type Tables interface {
 	// empty. Tables of others are not touched. If one table fails, the others are still tried; errors are joined.
 	Ensure(ctx context.Context, want []Table) (repaired []string, err error)
 
-	// Dump returns the elements of those of the tables' sets that exist, except what rules have learned.
+	// Dump returns the elements of those of the tables' sets that exist, except of sets that learn.
 	Dump(ctx context.Context, of []Table) (State, error)
+
+	// Holds reports whether a set exists and holds a key now, one that learns too. It costs one request, whatever there is.
+	Holds(ctx context.Context, set SetID, k Key) (bool, error)
 
 	// Generation returns a number that every change of the namespace's nf_tables changes, in any table and by any
 	// program: while it stays, so does all that Dump returned. It costs one request, whatever there is.
@@ -128,7 +132,7 @@ type Tables interface {
 	// Apply tries every operation, in order, whatever becomes of the others, and returns those that failed (nil if
 	// none did). Adding the present and deleting the absent succeed; adding to a map a key that has another mark
 	// replaces the mark, with no moment in between; deleting goes by the key alone. Any operation on an absent set
-	// fails except deleting; so does adding to one that learns. When ctx ends, the operations not yet tried fail with its error.
+	// fails except deleting. When ctx ends, the operations not yet tried fail with its error.
 	Apply(ctx context.Context, ops []Op) []*OpError
 
 	// Remove deletes the tables with all that is in them; absent ones are fine.

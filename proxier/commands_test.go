@@ -322,6 +322,10 @@ func changeKernel(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	case "flush-set":
 		m.sets.Clear(args[1])
+	case "send": // an endpoint sends a packet
+		k := key(ts, args[1], args[2])
+		m.tables.Apply(ctx, []nftables.Op{{Delete: true, Set: nftables.SetID{Family: nftables.IPv4, Table: "kube-hop", Name: "silent"},
+			Key: nftables.Key{Addr: k.Addr, Proto: uint8(k.Proto), Port: k.Port}}})
 	case "no-nftables":
 		m.noNFT = true
 	case "flush-nft":

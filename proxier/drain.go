@@ -9,6 +9,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/kube-hop/kube-hop/ipvs"
+	"github.com/kube-hop/kube-hop/nftables"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -34,6 +35,8 @@ type drain struct {
 	last     ipvs.Conns
 	// unanswered counts the checks since the real server last sent anything at which clients had sent something.
 	unanswered int
+	// watched is set once what the endpoint sends is noticed whatever IPVS counts.
+	watched bool
 	// closed counts the checks in a row without an established connection.
 	closed int
 }
@@ -53,21 +56,46 @@ func (d *drain) note(c ipvs.Conns) {
 	d.last = c
 }
 
-// over reports whether nothing is lost by deleting the real server.
+// ended reports whether the real server has no connections any more.
 //
 // SCTP associations that were closed stay listed among the inactive connections (Linux 6.12: for more than a minute
-// after their time has run out), so that the established ones alone count. A pod that no slice names any more may go on
-// with its connections, if it only left the Service; but where clients get no answer it is dead, and deleting it ends
-// their connections so that they can begin new ones, from the same source port too.
-func (d *drain) over(proto ipvs.Proto, gone bool) bool {
-	switch {
-	case d.last.Active+d.last.Inactive == 0:
-		return true
-	case proto == ipvs.SCTP && d.closed >= quietChecks:
-		return true
-	default:
-		return gone && d.unanswered >= quietChecks
+// after their time has run out), so that the established ones alone count.
+func (d *drain) ended(proto ipvs.Proto) bool {
+	return d.last.Active+d.last.Inactive == 0 || proto == ipvs.SCTP && d.closed >= quietChecks
+}
+
+// dead reports whether an endpoint that no slice names any more has died. It may go on with its connections, if it only
+// left the Service; but where clients get no answer it is dead, and deleting its real server ends their connections so
+// that they can begin new ones, from the same source port too.
+//
+// What IPVS counts is only a suspicion: of two connections from one client port to one endpoint, through two virtual
+// servers, it takes the replies of the older one for those of the newer one, and counts them there. So the endpoint is
+// watched before it is given up, if the kernel has the means.
+func (p *Proxier) dead(ctx context.Context, proto ipvs.Proto, dest ipvs.Dest, d *drain) bool {
+	if p.plane.NFT == nil {
+		return d.unanswered >= quietChecks
 	}
+	if d.unanswered == 0 {
+		d.watched = false
+		return false
+	}
+	watch, silent := render.WatchEndpoint(proto, dest), true
+	var err error
+	if d.watched {
+		silent, err = p.plane.NFT.Holds(ctx, watch.Set, watch.Key)
+	} else if failed := p.plane.NFT.Apply(ctx, []nftables.Op{watch}); failed != nil {
+		err = failed[0]
+	} else {
+		d.watched, d.unanswered = true, 1
+	}
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Whether an endpoint that drains is dead cannot be found out; it will be tried again", "endpoint", dest)
+		return false
+	}
+	if !silent {
+		d.watched, d.unanswered = false, 0
+	}
+	return d.unanswered >= quietChecks
 }
 
 // noteDrains enters the draining real servers of a virtual server; those that drain already keep their deadline.
@@ -107,7 +135,9 @@ func (p *Proxier) Drain(ctx context.Context) {
 			if listed {
 				d.note(c)
 			}
-			if !(listed && d.over(p.model.Proto(k), r.Gone)) && p.now().Before(d.deadline) {
+			proto := p.model.Proto(k)
+			over := listed && (d.ended(proto) || r.Gone && p.dead(ctx, proto, r.Dest, d))
+			if !over && p.now().Before(d.deadline) {
 				continue
 			}
 			op := ipvs.Op{Verb: ipvs.DeleteReal, Key: k, Real: ipvs.RealServer{Dest: r.Dest}}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kube-hop/kube-hop/e2e/testbed"
@@ -162,14 +163,6 @@ func TestLoopbackRestart(t *testing.T) {
 // TestLoopbackOnly: with --nodeport-addresses=localhost node ports answer on loopback and nowhere else, and cleanup
 // leaves nothing of it.
 func TestLoopbackOnly(t *testing.T) {
-	pins := func() int {
-		list, err := os.ReadDir("/sys/fs/bpf/kube-hop")
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			t.Fatal(err)
-		}
-		return len(list)
-	}
-	before := pins()
 	c := fresh(t, options{nodes: oneNode, args: []string{"--nodeport-addresses=localhost"}})
 	m := newService("loopback-only", 74, c.A2)
 	m.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
@@ -190,17 +183,40 @@ func TestLoopbackOnly(t *testing.T) {
 			}
 		}
 	}
-	if pins() != before+1 {
-		t.Errorf("%d folders of pins, want one more than the %d before", pins(), before)
+	if !pinned(t, c.N1) {
+		t.Error("nothing is pinned for n1")
 	}
 	c.nodes[0].stop(t, syscall.SIGTERM)
 	c.nodes[0].run(t, os.Getenv("KUBE_HOP"), "cleanup")
-	if pins() != before {
-		t.Errorf("%d folders of pins after cleanup, want %d", pins(), before)
+	if pinned(t, c.N1) {
+		t.Error("something is pinned for n1 after cleanup")
 	}
 	for _, f := range m.loopback() {
 		if _, err := c.N1.Ask(t.Context(), testbed.TCP, f.addr); !errors.Is(err, testbed.ErrRefused) {
 			t.Errorf("after cleanup %s: %v, want refused", f, err)
 		}
 	}
+}
+
+// pinned reports whether a daemon has pinned its socket hooks for a node's namespace, in the folder of the namespace's
+// cookie. The file system is one for all namespaces, those of other tests too.
+func pinned(t *testing.T, n *testbed.Host) bool {
+	t.Helper()
+	var cookie uint64
+	if err := n.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := os.Stat(fmt.Sprintf("/sys/fs/bpf/kube-hop/%d", cookie))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
 }

@@ -76,12 +76,15 @@ func (m *manifest) slice(name string, family int, ports endpointPorts, pods ...*
 		Ports:       ports,
 	}
 	for _, pod := range pods {
-		addr := pod.Addr4
+		addr, node := pod.Addr4, pod.Node
 		if family == 6 {
 			addr = pod.Addr6
 		}
+		if node == nil { // it is a node, the endpoint a pod on its network
+			node = pod
+		}
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{addr.String()}, NodeName: &pod.Node.Name,
+			Addresses: []string{addr.String()}, NodeName: &node.Name,
 			Conditions: discoveryv1.EndpointConditions{Ready: new(true), Serving: new(true), Terminating: new(false)},
 		})
 	}

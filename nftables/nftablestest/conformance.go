@@ -30,6 +30,7 @@ func Conformance(t *testing.T, open func(t *testing.T) nftables.Tables) {
 		{"a map replaces a mark", testReplace},
 		{"operations happen in order", testOrder},
 		{"a bad element stops no other", testBad},
+		{"one element is looked for", testHolds},
 		{"tables of others are left alone", testForeign},
 		{"an ended context fails the rest", testEnded},
 		{"every change counts", testGeneration},
@@ -150,8 +151,8 @@ func testAbsent(t *testing.T, e env) {
 
 func testEnsure(t *testing.T, e env) {
 	all := skeletons()
-	if lines := e.mustEnsure(t, all...); len(lines) != 24 {
-		t.Errorf("made: %q, want 13 sets and 11 chains", lines)
+	if lines := e.mustEnsure(t, all...); len(lines) != 26 {
+		t.Errorf("made: %q, want 15 sets and 11 chains", lines)
 	}
 	o := append(ops(all[0], all[0].Sets[0], 0, 5), ops(all[2], all[2].Sets[0], 0, 3)...)
 	e.mustApply(t, o...)
@@ -161,7 +162,7 @@ func testEnsure(t *testing.T, e env) {
 		t.Fatal(err)
 	}
 	e.wantElements(t, all)
-	if lines := e.mustEnsure(t, all...); len(lines) != 24 {
+	if lines := e.mustEnsure(t, all...); len(lines) != 26 {
 		t.Errorf("made again: %q", lines)
 	}
 }
@@ -254,7 +255,8 @@ func testEnded(t *testing.T, e env) {
 	_, errEnsure := e.Ensure(ctx, all)
 	_, errDump := e.Dump(ctx, all)
 	_, errGeneration := e.Generation(ctx)
-	for what, err := range map[string]error{"ensure": errEnsure, "dump": errDump, "generation": errGeneration, "remove": e.Remove(ctx, all)} {
+	_, errHolds := e.Holds(ctx, table.ID("frontends"), op(table, table.Sets[0], 1).Key)
+	for what, err := range map[string]error{"ensure": errEnsure, "dump": errDump, "generation": errGeneration, "holds": errHolds, "remove": e.Remove(ctx, all)} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", what, err)
 		}

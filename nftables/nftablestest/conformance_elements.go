@@ -2,6 +2,7 @@ package nftablestest
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/kube-hop/kube-hop/nftables"
@@ -17,6 +18,39 @@ func testElements(t *testing.T, e env) {
 		e.wantElements(t, skeletons(), o[:2]...)
 		e.mustApply(t, gone(o)...)
 	})
+}
+
+// testHolds looks into the sets that are given and into the one that learns and may be put into.
+func testHolds(t *testing.T, e env) {
+	for _, f := range []nftables.Family{nftables.IPv4, nftables.IPv6} {
+		table := Skeleton(f)
+		silent := slices.IndexFunc(table.Sets, func(s nftables.Set) bool { return s.Name == "silent" })
+		for _, s := range []nftables.Set{table.Sets[0], table.Sets[2], table.Sets[3], table.Sets[silent]} {
+			in, out := op(table, s, 1), op(table, s, 2)
+			e.wantHolds(t, in, false) // no table
+			e.mustEnsure(t, table)
+			e.wantHolds(t, in, false)
+			e.mustApply(t, in, in)
+			e.wantHolds(t, in, true)
+			e.wantHolds(t, out, false)
+			if s.Learned > 0 {
+				e.wantElements(t, []nftables.Table{table}) // it is not listed
+			}
+			e.settled(t, table)
+			e.mustApply(t, gone([]nftables.Op{in})...)
+			e.wantHolds(t, in, false)
+			if err := e.Remove(t.Context(), []nftables.Table{table}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (e env) wantHolds(t *testing.T, o nftables.Op, want bool) {
+	t.Helper()
+	if got, err := e.Holds(t.Context(), o.Set, o.Key); got != want || err != nil {
+		t.Errorf("%s holds %s: %t, %v; want %t", o.Set, o.Key, got, err, want)
+	}
 }
 
 func testMany(t *testing.T, e env) {

@@ -146,6 +146,21 @@ func (f *Fake) Dump(ctx context.Context, of []nftables.Table) (nftables.State, e
 	return state, nil
 }
 
+// Holds implements nftables.Tables.
+func (f *Fake) Holds(ctx context.Context, set nftables.SetID, k nftables.Key) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return false, fmt.Errorf("nftables: look for %s in %s: %w", k, set, err)
+	}
+	t := f.tables[tableID{set.Family, set.Table}]
+	if t == nil {
+		return false, nil
+	}
+	_, found := t.elements[set.Name][k]
+	return found, nil
+}
+
 // Apply implements nftables.Tables.
 func (f *Fake) Apply(ctx context.Context, ops []nftables.Op) []*nftables.OpError {
 	f.mu.Lock()

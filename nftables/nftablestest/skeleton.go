@@ -29,6 +29,7 @@ func Skeleton(f nftables.Family) nftables.Table {
 			{Name: "marks", Key: nftables.PacketMark}, {Name: "released", Key: nftables.Addr},
 			{Name: "learned", Key: nftables.AddrPorts, Value: nftables.AddrPort, Learned: 30 * time.Second},
 			{Name: "clients", Key: nftables.AddrPort, Learned: time.Minute},
+			{Name: "silent", Key: nftables.AddrProtoPort, Learned: 10 * time.Minute},
 		},
 		Chains: []nftables.Chain{
 			{Name: "in", Hook: nftables.Input, Priority: 98, Rules: ipRules(f)},
@@ -84,6 +85,7 @@ func learningRules(f nftables.Family) []nftables.Rule {
 		{nftables.FromInterface{Name: "lo", Not: true}, udp, learn},
 		{nftables.NoConnection(), udp, recall},
 		{nftables.Untracked(), nftables.Learn{Map: "clients", By: []nftables.Field{nftables.DestAddr, nftables.DestPort}}},
+		{nftables.Forget{Set: "silent", By: []nftables.Field{nftables.SourceAddr, nftables.Proto, nftables.SourcePort}}},
 		{nftables.Is{Field: nftables.Priority, Not: true}, nftables.Store{To: nftables.Priority}},
 	}
 }

@@ -65,6 +65,8 @@ func (c *compiler) statement(s nftables.Statement) error {
 		}
 		c.immediate(l.number(s.Value))
 		return c.store(s.To, firstReg)
+	case nftables.Forget:
+		return c.forget(s)
 	case nftables.Learn:
 		return c.learn(s)
 	case nftables.Recall:
@@ -326,6 +328,20 @@ func (c *compiler) learn(s nftables.Learn) error {
 	c.expression("dynset", b)
 	return nil
 }
+
+// forget takes fields out of a set.
+func (c *compiler) forget(s nftables.Forget) error {
+	if _, err := c.loadAll(s.By, firstReg); err != nil {
+		return err
+	}
+	b := nlattr.AppendString(nil, unix.NFTA_DYNSET_SET_NAME, s.Set)
+	b = nlattr.AppendUint32(b, unix.NFTA_DYNSET_OP, opDelete)
+	c.expression("dynset", nlattr.AppendUint32(b, unix.NFTA_DYNSET_SREG_KEY, firstReg))
+	return nil
+}
+
+// opDelete is NFT_DYNSET_OP_DELETE of linux/netfilter/nf_tables.h.
+const opDelete = 2
 
 // recall writes what a map has for fields into others. The last register is free while that is done.
 func (c *compiler) recall(s nftables.Recall) error {

@@ -118,6 +118,39 @@ func (c *conn) answers(begin uint32, n int) (refused map[int]error, err error) {
 	}
 }
 
+// ask sends a request for one thing and returns the attributes of the answer.
+func (c *conn) ask(r request) (answer []byte, err error) {
+	c.seq++
+	if err := c.Send(appendRequest(nil, r, c.seq)); err != nil {
+		return nil, err
+	}
+	for answered := false; !answered; {
+		b, err := c.Receive()
+		if err != nil {
+			return nil, err
+		}
+		err = eachMessage(b, func(typ uint16, seq uint32, body []byte) error {
+			if seq != c.seq {
+				return nil // the rest of an answer that was given up
+			}
+			answered = true
+			if typ == unix.NLMSG_ERROR {
+				errno, err := parseErrno(body)
+				if err == nil && errno != 0 {
+					err = errno
+				}
+				return err
+			}
+			answer = body[min(4, len(body)):]
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return answer, nil
+}
+
 // dump sends a request for a listing and calls each with the attributes of every message of the answer. They are
 // valid until each returns.
 func (c *conn) dump(r request, each func(attrs []byte) error) error {

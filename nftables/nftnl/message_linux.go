@@ -134,19 +134,28 @@ func parseComment(b []byte) string {
 }
 
 func elementRequest(o nftables.Op) request {
-	b := nlattr.AppendString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, o.Set.Table)
-	b = nlattr.AppendString(b, unix.NFTA_SET_ELEM_LIST_SET, o.Set.Name)
+	if o.Delete {
+		return request{cmd: unix.NFT_MSG_DELSETELEM, family: o.Set.Family, attrs: elementAttrs(o.Set, o.Key, 0)}
+	}
+	return request{cmd: unix.NFT_MSG_NEWSETELEM, family: o.Set.Family, flags: unix.NLM_F_CREATE, attrs: elementAttrs(o.Set, o.Key, o.Mark)}
+}
+
+// holdsRequest asks for one element.
+func holdsRequest(set nftables.SetID, k nftables.Key) request {
+	return request{cmd: unix.NFT_MSG_GETSETELEM, family: set.Family, attrs: elementAttrs(set, k, 0)}
+}
+
+// elementAttrs names an element, and the mark that a map gives it unless that is zero.
+func elementAttrs(set nftables.SetID, k nftables.Key, mark uint32) []byte {
+	b := nlattr.AppendString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, set.Table)
+	b = nlattr.AppendString(b, unix.NFTA_SET_ELEM_LIST_SET, set.Name)
 	b, list := nlattr.Open(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	b, element := nlattr.Open(b, unix.NFTA_LIST_ELEM)
-	b = appendData(b, unix.NFTA_SET_ELEM_KEY, keyBytes(o.Key))
-	if o.Mark != 0 && !o.Delete {
-		b = appendData(b, unix.NFTA_SET_ELEM_DATA, binary.NativeEndian.AppendUint32(nil, o.Mark))
+	b = appendData(b, unix.NFTA_SET_ELEM_KEY, keyBytes(k))
+	if mark != 0 {
+		b = appendData(b, unix.NFTA_SET_ELEM_DATA, binary.NativeEndian.AppendUint32(nil, mark))
 	}
-	b = nlattr.Close(nlattr.Close(b, element), list)
-	if o.Delete {
-		return request{cmd: unix.NFT_MSG_DELSETELEM, family: o.Set.Family, attrs: b}
-	}
-	return request{cmd: unix.NFT_MSG_NEWSETELEM, family: o.Set.Family, flags: unix.NLM_F_CREATE, attrs: b}
+	return nlattr.Close(nlattr.Close(b, element), list)
 }
 
 // keyBytes returns a key as the kernel compares it: each part from a multiple of four on.

@@ -143,6 +143,23 @@ func (t *Tables) Dump(ctx context.Context, of []nftables.Table) (nftables.State,
 	return state, nil
 }
 
+// Holds implements nftables.Tables.
+func (t *Tables) Holds(ctx context.Context, set nftables.SetID, k nftables.Key) (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err := ctx.Err()
+	if err == nil {
+		_, err = t.conn.ask(holdsRequest(set, k))
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT): // the set or the element
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("nftables: look for %s in %s: %w", k, set, err)
+	}
+	return true, nil
+}
+
 // Remove implements nftables.Tables.
 func (t *Tables) Remove(ctx context.Context, tables []nftables.Table) error {
 	t.mu.Lock()

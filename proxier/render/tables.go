@@ -31,6 +31,9 @@ const (
 	mapAnswers = "answers"
 	// setMistaken holds the clients, as address and port, of which IPVS has taken replies for those of another connection.
 	setMistaken = "mistaken"
+	// setSilent holds endpoints, as address, protocol and port, that are watched because they seem dead. The first packet
+	// that one sends takes it out.
+	setSilent = "silent"
 	// setARP holds the bound IPv4 addresses that are not in a ServiceCIDR.
 	setARP = "vips"
 )
@@ -94,6 +97,7 @@ func ipTable(f lb.Family, facts Facts, cfg Config) nftables.Table {
 			{Name: setOnePacket, Key: nftables.AddrProtoPort},
 			{Name: mapAnswers, Key: nftables.AddrPorts, Value: nftables.AddrPort, Learned: answerTime},
 			{Name: setMistaken, Key: nftables.AddrPort, Learned: mistakenTime},
+			{Name: setSilent, Key: nftables.AddrProtoPort, Learned: silentTime},
 		},
 		Chains: slices.Concat(viewChains(f, facts.Node, cfg), replyChains(f), releasedChains(), onePacketChains(f, facts, cfg)),
 	}
@@ -162,12 +166,12 @@ func replyChains(f lb.Family) []nftables.Chain {
 	answers := answerSourceRules(f)
 	early := sourceRules(f, clientOf(setMistaken), toService)
 	return []nftables.Chain{
-		{Name: "hide-from-sockets", Hook: nftables.Prerouting, Priority: afterNAT, Rules: onlyReplies(hideRules(portsOf(f), toService, nftables.ToLocal()))},
+		{Name: "hide-from-sockets", Hook: nftables.Prerouting, Priority: afterNAT, Rules: heard(onlyReplies(hideRules(portsOf(f), toService, nftables.ToLocal())))},
 		{Name: "show-to-all", Hook: nftables.Input, Priority: first, Rules: onlyReplies(showRules(f))},
 		{Name: "hide-from-ipvs", Hook: nftables.Input, Priority: beforeReplyIn, Rules: onlyReplies(
 			hideRules(portsOf(f), toNodePort, notToService), hideRules(datagrams(f), toNodePort, openedToOnePacket()), early)},
 		{Name: "early-forward", Hook: nftables.Forward, Priority: beforeForward, Rules: onlyReplies(early)},
-		{Name: "early-out", Hook: nftables.Output, Priority: beforeReplyOut, Rules: onlyReplies(early)},
+		{Name: "early-out", Hook: nftables.Output, Priority: beforeReplyOut, Rules: heard(onlyReplies(early))},
 		{Name: "reply-in", Hook: nftables.Input, Priority: afterIn, Rules: afterIPVS(showRules(f), source, answers)},
 		{Name: "reply-forward", Hook: nftables.Forward, Priority: afterForward, Rules: afterIPVS(source, answers)},
 		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: afterIPVS(source)},
@@ -193,6 +197,22 @@ func onlyReplies(rules ...[]nftables.Rule) []nftables.Rule {
 // afterIPVS is onlyReplies for chains that see what IPVS has done to replies.
 func afterIPVS(rules ...[]nftables.Rule) []nftables.Rule {
 	return append([]nftables.Rule{mistakenRule()}, onlyReplies(rules...)...)
+}
+
+// silentTime is for how long an endpoint is watched. One that is not watched any more counts as heard.
+const silentTime = 10 * time.Minute
+
+// heard adds the rule that notices what watched endpoints send, from other hosts or from this node, to a chain that sees
+// replies before IPVS translates them. It comes behind the one by which all but replies leave.
+func heard(chain []nftables.Rule) []nftables.Rule {
+	return slices.Insert(chain, 1, nftables.Rule{nftables.Forget{Set: setSilent, By: fromFrontend()}})
+}
+
+// WatchEndpoint returns the operation after which its element tells whether an endpoint has sent anything: the first packet takes it
+// out.
+func WatchEndpoint(p ipvs.Proto, d ipvs.Dest) nftables.Op {
+	k := ipvs.Key{Addr: d.Addr, Port: d.Port, Proto: p}
+	return nftables.Op{Set: setID(lb.FamilyOf(d.Addr), setSilent), Key: elementKey(k)}
 }
 
 // mistakenTime is for how long IPVS is kept from the replies to a client of which it has mistaken some.
