@@ -25,7 +25,7 @@ const (
 	// namespace is where the tests' Services are.
 	namespace = "default"
 	// deadline is how long a condition may take to come true. Far more than it does: it only ends a test that hangs.
-	deadline = 3 * time.Minute
+	deadline = 5 * time.Minute
 
 	healthURL  = "http://127.0.0.1:10256"
 	metricsURL = "http://127.0.0.1:10249/metrics"

@@ -34,7 +34,7 @@ const (
 
 const (
 	// readyTimeout is how long one start may take: 3 s are usual, and 30 s on an emulated CPU with company.
-	readyTimeout = 5 * time.Minute
+	readyTimeout = 10 * time.Minute
 	// readyInterval is the time between two looks at a process that is starting.
 	readyInterval = 50 * time.Millisecond
 )
