@@ -70,10 +70,12 @@ func (s *staleFlows) add(st render.State, k ipvs.Key, isNew bool) bool {
 	return found
 }
 
-// noteAll remembers every UDP frontend.
+// noteAll remembers every frontend. Those of UDP are not taken for new: with one-packet scheduling it would make a
+// difference.
 func (s *staleFlows) noteAll(st render.State) {
 	for k := range st.IPVS.Virtual {
 		s.add(st, k, false)
+		s.open(st, k)
 	}
 }
 
