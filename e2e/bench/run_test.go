@@ -34,15 +34,17 @@ func TestBench(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range p.sizes {
-		finished := true
+		var unfinished error
 		t.Run(fmt.Sprintf("services=%d", n), func(t *testing.T) {
 			err := measure(t, p, s, n)
-			if finished = !errors.Is(err, errUnfinished); finished && err != nil {
+			if errors.Is(err, errUnfinished) {
+				unfinished = err
+			} else if err != nil {
 				t.Error(err)
 			}
 		})
-		if !finished {
-			fmt.Printf("== %s is not measured with more than %d Services\n", s.name, n)
+		if unfinished != nil {
+			fmt.Printf("== %s is not measured with more than %d Services: %v\n", s.name, n, unfinished)
 			return
 		}
 	}

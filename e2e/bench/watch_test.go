@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	toolswatch "k8s.io/client-go/tools/watch"
 )
 
 // deliveries notes when the API server delivers EndpointSlices to a watcher: what it takes by itself to bring a change to
@@ -34,7 +36,8 @@ func watchSlices(ctx context.Context, client kubernetes.Interface) (*deliveries,
 	if err != nil {
 		return nil, fmt.Errorf("list slices: %w", err)
 	}
-	w, err := api.Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	// The API server ends a watch that does not keep up, as in a burst on a busy machine; this one is begun again.
+	w, err := toolswatch.NewRetryWatcherWithContext(ctx, list.ResourceVersion, &cache.ListWatch{WatchFuncWithContext: api.Watch})
 	if err != nil {
 		return nil, fmt.Errorf("watch slices: %w", err)
 	}
