@@ -122,6 +122,7 @@ func Diff(m *Model, st State, touched ...Touched) Plan {
 }
 
 func (d *differ) diff(touched []Touched) Plan {
+	d.reserve(touched)
 	for _, t := range touched {
 		d.service = t.Service
 		for _, p := range t.Prefixes {
@@ -132,6 +133,24 @@ func (d *differ) diff(touched []Touched) Plan {
 		}
 	}
 	return append(slices.Concat(d.phases[:]...), d.exchanges...)
+}
+
+// reserve makes room for what a first sync plans most of: a real server for each endpoint. Growing to that size would take
+// more than twice the memory, and copying.
+func (d *differ) reserve(touched []Touched) {
+	const few = 16
+	n := 0
+	for _, t := range touched {
+		if len(t.Keys) <= few {
+			continue
+		}
+		for _, k := range t.Keys {
+			if f, ok := d.model.Frontend(k); ok {
+				n += 1 + len(f.Virtual.Real) - len(d.state.IPVS.Virtual[k].Real)
+			}
+		}
+	}
+	d.phases[PhaseServe] = make(Plan, 0, max(0, n))
 }
 
 // differ collects the operations of one Diff.
