@@ -46,6 +46,9 @@ func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServe
 	}
 	virtual := make(map[ipvs.Key]ipvs.VirtualServer, len(services))
 	known := t.readProc(len(services))
+	if services, err = t.withMissed(services, known); err != nil {
+		return nil, fmt.Errorf("dump virtual servers: %w", err)
+	}
 	for _, s := range services {
 		k, config, err := fromService(s)
 		if err != nil {
@@ -63,6 +66,47 @@ func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServe
 		virtual[k] = ipvs.VirtualServer{Config: config, Real: list}
 	}
 	return virtual, nil
+}
+
+// oneMessage is fewer virtual servers than fill one message of the kernel's answer.
+const oneMessage = 64
+
+// withMissed returns the listed virtual servers and those that the listing missed. Between two messages of its answer the
+// kernel remembers a position among the virtual servers of all network namespaces (ip_vs_genl_dump_services in ip_vs_ctl.c,
+// Linux 6.12): when somebody deletes one in any of them, one of ours can be passed over. What /proc shows does not depend on
+// others; without that, a second listing hardly misses the same one.
+func (t *Table) withMissed(listed []*libipvs.Service, known map[ipvs.Key][]ipvs.RealServer) ([]*libipvs.Service, error) {
+	if len(listed) < oneMessage {
+		return listed, nil
+	}
+	seen := make(map[ipvs.Key]bool, len(listed))
+	for _, s := range listed {
+		if k, _, err := fromService(s); err == nil {
+			seen[k] = true
+		}
+	}
+	if known == nil {
+		again, err := t.vs.GetServices()
+		for _, s := range again {
+			if k, _, err := fromService(s); err == nil && !seen[k] {
+				listed = append(listed, s)
+			}
+		}
+		return listed, err //nolint:wrapcheck // the caller wraps it
+	}
+	for k := range known {
+		if seen[k] {
+			continue
+		}
+		asked := service(k, ipvs.Config{})
+		switch s, err := t.vs.GetService(&asked); {
+		case err == nil:
+			listed = append(listed, s)
+		case !errors.Is(err, unix.ESRCH): // it is gone by now
+			return nil, err //nolint:wrapcheck // the caller wraps it
+		}
+	}
+	return listed, nil
 }
 
 // Read implements ipvs.Table.
