@@ -378,3 +378,17 @@ func TestEnsureTimeouts(t *testing.T) {
 		t.Errorf("changed %s", got)
 	}
 }
+
+// TestKernelMissed: what a listing of many virtual servers passed over is found all the same.
+func TestKernelMissed(t *testing.T) {
+	n := newNode(t)
+	for i := range 100 {
+		k := ipvs.Key{Addr: netip.AddrFrom4([4]byte{10, 96, 0, byte(i)}), Port: 80, Proto: ipvs.TCP}
+		n.do(t, ipvs.Op{Verb: ipvs.AddVirtual, Key: k, Config: ipvs.Config{Scheduler: "rr"}})
+	}
+	all, byProc, again, err := n.Missed()
+	must(t, err)
+	if all != 100 || byProc != all || again != all {
+		t.Errorf("%d are listed, after one was missed %d with /proc and %d without", all, byProc, again)
+	}
+}

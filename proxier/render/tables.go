@@ -208,8 +208,7 @@ func heard(chain []nftables.Rule) []nftables.Rule {
 	return slices.Insert(chain, 1, nftables.Rule{nftables.Forget{Set: setSilent, By: fromFrontend()}})
 }
 
-// WatchEndpoint returns the operation after which its element tells whether an endpoint has sent anything: the first packet takes it
-// out.
+// WatchEndpoint returns the operation that adds an endpoint to those that are watched.
 func WatchEndpoint(p ipvs.Proto, d ipvs.Dest) nftables.Op {
 	k := ipvs.Key{Addr: d.Addr, Port: d.Port, Proto: p}
 	return nftables.Op{Set: setID(lb.FamilyOf(d.Addr), setSilent), Key: elementKey(k)}
