@@ -122,8 +122,10 @@ type Tables interface {
 	// Dump returns the elements of those of the tables' sets that exist, except of sets that learn.
 	Dump(ctx context.Context, of []Table) (State, error)
 
-	// Holds reports whether a set exists and holds a key now, one that learns too. It costs one request, whatever there is.
-	Holds(ctx context.Context, set SetID, k Key) (bool, error)
+	// Holds reports of each key whether a set holds it now, one that learns too; a set that does not exist holds none. A
+	// key that could not be looked for is missing in the answer, and the error says why. It costs one request a key, of
+	// which many share a system call, whatever there is.
+	Holds(ctx context.Context, set SetID, keys ...Key) (map[Key]bool, error)
 
 	// Generation returns a number that every change of the namespace's nf_tables changes, in any table and by any
 	// program: while it stays, so does all that Dump returned. It costs one request, whatever there is.

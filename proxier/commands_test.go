@@ -88,6 +88,11 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 			ts.Fatalf("the last step took %d kernel operations, not %s:\n%s", len(m.last), args[0], m.last)
 		}
 	},
+	"lookups": func(ts *testscript.TestScript, _ bool, args []string) {
+		if m := machineOf(ts); strconv.Itoa(m.looked) != args[0] {
+			ts.Fatalf("the last step asked nf_tables for elements %d times, not %s", m.looked, args[0])
+		}
+	},
 	"advance": func(ts *testscript.TestScript, _ bool, args []string) {
 		d, err := time.ParseDuration(args[0])
 		ts.Check(err)

@@ -2,6 +2,8 @@ package proxier
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -9,7 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/kube-hop/kube-hop/ipvs"
-	"github.com/kube-hop/kube-hop/nftables"
+	"github.com/kube-hop/kube-hop/lb"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -64,40 +66,6 @@ func (d *drain) ended(proto ipvs.Proto) bool {
 	return d.last.Active+d.last.Inactive == 0 || proto == ipvs.SCTP && d.closed >= quietChecks
 }
 
-// dead reports whether an endpoint that no slice names any more has died. It may go on with its connections, if it only
-// left the Service; but where clients get no answer it is dead, and deleting its real server ends their connections so
-// that they can begin new ones, from the same source port too.
-//
-// What IPVS counts is only a suspicion: of two connections from one client port to one endpoint, through two virtual
-// servers, it takes the replies of the older one for those of the newer one, and counts them there. So the endpoint is
-// watched before it is given up, if the kernel has the means.
-func (p *Proxier) dead(ctx context.Context, proto ipvs.Proto, dest ipvs.Dest, d *drain) bool {
-	if p.plane.NFT == nil {
-		return d.unanswered >= quietChecks
-	}
-	if d.unanswered == 0 {
-		d.watched = false
-		return false
-	}
-	watch, silent := render.WatchEndpoint(proto, dest), true
-	var err error
-	if d.watched {
-		silent, err = p.plane.NFT.Holds(ctx, watch.Set, watch.Key)
-	} else if failed := p.plane.NFT.Apply(ctx, []nftables.Op{watch}); failed != nil {
-		err = failed[0]
-	} else {
-		d.watched, d.unanswered = true, 1
-	}
-	if err != nil {
-		klog.FromContext(ctx).Error(err, "Whether an endpoint that drains is dead cannot be found out; it will be tried again", "endpoint", dest)
-		return false
-	}
-	if !silent {
-		d.watched, d.unanswered = false, 0
-	}
-	return d.unanswered >= quietChecks
-}
-
 // noteDrains enters the draining real servers of a virtual server; those that drain already keep their deadline.
 // Since a draining real server is known by its weight alone, draining survives a restart (with a new deadline).
 func (p *Proxier) noteDrains(k ipvs.Key) {
@@ -117,37 +85,84 @@ func (p *Proxier) noteLingers(vip netip.Prefix) {
 	}
 }
 
+// drained is what one check found of a draining real server.
+type drained struct {
+	*drain
+
+	key   ipvs.Key
+	proto ipvs.Proto
+	real  render.Drain
+	// listed is set if the kernel told its connections. One that is not listed says nothing about them; the next
+	// verification finds out.
+	listed bool
+	// unsure is set if the kernel did not tell whether it was heard of.
+	unsure bool
+}
+
+// suspect reports whether the endpoint may be dead: no slice names it any more, and clients get no answer, as far as
+// what IPVS counts can tell.
+func (d *drained) suspect() bool { return d.real.Gone && d.unanswered > 0 }
+
+// over reports whether nothing is left to wait for.
+func (d *drained) over() bool {
+	return d.listed && (d.ended(d.proto) || d.suspect() && !d.unsure && d.unanswered >= quietChecks)
+}
+
 // Drain deletes the draining real servers whose connections have ended or whose deadline has passed, and what is left of
 // the addresses that have lingered long enough. Its cost is that of the draining ones.
 func (p *Proxier) Drain(ctx context.Context) {
+	draining, err := p.readConns(ctx)
+	if p.plane.NFT != nil {
+		err = errors.Join(err, p.watch(ctx, draining))
+	}
+	p.noteDrainCheck(ctx, err)
 	var plan render.Plan
-	for k, drains := range p.stillDraining() {
-		conns, err := p.plane.IPVS.Conns(ctx, k)
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "Connections of draining real servers could not be read", "virtualServer", k)
+	for _, d := range draining {
+		if !d.over() && p.now().Before(d.deadline) {
 			continue
 		}
-		f, _ := p.model.Frontend(k)
-		for _, r := range drains {
-			d := p.drains[drainKey{k, r.Dest}]
-			// One that is not listed says nothing about its connections; the next verification finds out.
-			c, listed := conns[r.Dest]
-			if listed {
-				d.note(c)
-			}
-			proto := p.model.Proto(k)
-			over := listed && (d.ended(proto) || r.Gone && p.dead(ctx, proto, r.Dest, d))
-			if !over && p.now().Before(d.deadline) {
-				continue
-			}
-			op := ipvs.Op{Verb: ipvs.DeleteReal, Key: k, Real: ipvs.RealServer{Dest: r.Dest}}
-			plan = append(plan, render.Op{Phase: render.PhaseDrain, Service: f.Service, Key: k, IPVS: &op})
-		}
+		f, _ := p.model.Frontend(d.key)
+		op := ipvs.Op{Verb: ipvs.DeleteReal, Key: d.key, Real: ipvs.RealServer{Dest: d.real.Dest}}
+		plan = append(plan, render.Op{Phase: render.PhaseDrain, Service: f.Service, Key: d.key, IPVS: &op})
 	}
 	p.apply(ctx, plan, nil)
 	p.stillDraining() // forgets those that are gone
 	p.metrics.Draining.Set(float64(len(p.drains)))
 	p.forget(ctx)
+	p.showFailing()
+}
+
+// readConns reads the connection counts of what drains. Those that cannot be read leave their real servers to the deadline.
+func (p *Proxier) readConns(ctx context.Context) ([]*drained, error) {
+	var out []*drained
+	var errs []error
+	for k, drains := range p.stillDraining() {
+		conns, err := p.plane.IPVS.Conns(ctx, k)
+		if err != nil {
+			f, _ := p.model.Frontend(k)
+			errs = append(errs, fmt.Errorf("connections of virtual server %s of Service %s: %w", k, f.Service, err))
+		}
+		for _, r := range drains {
+			d := &drained{drain: p.drains[drainKey{k, r.Dest}], key: k, proto: p.model.Proto(k), real: r}
+			var c ipvs.Conns
+			if c, d.listed = conns[r.Dest]; d.listed {
+				d.note(c)
+			}
+			out = append(out, d)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// noteDrainCheck keeps the books about looking at what drains, which is tried again at the next check.
+func (p *Proxier) noteDrainCheck(ctx context.Context, err error) {
+	if err == nil {
+		p.retries.succeeded(object{drains: true})
+		return
+	}
+	klog.FromContext(ctx).Error(err, "Whether draining has ended cannot be found out; it will be tried again", "draining", len(p.drains))
+	p.metrics.Operations.WithLabelValues("check draining", "failed").Inc()
+	p.retries.failed(object{drains: true}, lb.Name{}, p.now())
 }
 
 // forget ends the lingering of addresses that have lingered long enough, and of those that are wanted again.

@@ -128,8 +128,7 @@ func (p *Proxier) ExpireFlows(ctx context.Context) {
 		p.flows.clear()
 		p.flows.next = p.now().Add(flowPeriod)
 	}
-	p.metrics.Failing.Set(float64(len(p.retries.items)))
-	p.Status.set(p.retries.oldest())
+	p.showFailing()
 }
 
 // cleanup says what is stale now.

@@ -60,7 +60,7 @@ func (p *Proxier) chores(ctx context.Context) {
 	if next, ok := p.retries.next(); ok && !next.After(p.now()) {
 		p.Sync(ctx)
 	}
-	if len(p.drains)+len(p.lingers) > 0 {
+	if len(p.drains)+len(p.lingers) > 0 || p.retries.isDue(object{drains: true}, p.now()) {
 		p.Drain(ctx)
 	}
 	if !p.flows.next.After(p.now()) {

@@ -55,6 +55,7 @@ type machine struct {
 	health  map[lb.Name][]lb.HealthCheck // what is served at healthCheckNodePorts
 	objects informers.Snapshot           // what was applied so far, for a daemon that starts later
 	last    render.Plan
+	looked  int // how often nf_tables was asked for elements, in the last step
 }
 
 // nodeAddresses are the addresses of the node that scripts run on.
@@ -157,6 +158,13 @@ func (r refusingTable) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError
 	return out
 }
 
+func (r refusingTable) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.Conns, error) {
+	if r.m.refuses("connections of " + k.String()) {
+		return nil, errRefused
+	}
+	return r.Table.Conns(ctx, k) //nolint:wrapcheck // stands for it
+}
+
 // refusingSets fails the operations that the script named.
 type refusingSets struct {
 	iptables.Sets
@@ -211,6 +219,14 @@ func (r refusingTables) Apply(ctx context.Context, ops []nftables.Op) []*nftable
 	return out
 }
 
+func (r refusingTables) Holds(ctx context.Context, set nftables.SetID, keys ...nftables.Key) (map[nftables.Key]bool, error) {
+	r.m.looked++
+	if r.m.refuses("look for elements of " + set.String()) {
+		return nil, errRefused
+	}
+	return r.Tables.Holds(ctx, set, keys...) //nolint:wrapcheck // stands for it
+}
+
 // Apply implements proxier.HealthServers: ports that the script refused are taken.
 func (m *machine) Apply(_ context.Context, service lb.Name, want []lb.HealthCheck) error {
 	delete(m.health, service)
@@ -230,7 +246,7 @@ func (m *machine) refuses(op string) bool { return m.refused != "" && strings.Co
 // settle repeats a step until nothing waits for a retry, as the loop does. Without injected failures the first run
 // is the only one.
 func (m *machine) settle(step func(context.Context)) {
-	m.last = nil
+	m.last, m.looked = nil, 0
 	m.daemon.Observe = func(done render.Plan) { m.last = append(m.last, done...) }
 	step(context.Background())
 	for range 50 {
@@ -239,6 +255,9 @@ func (m *machine) settle(step func(context.Context)) {
 		}
 		m.now = m.now.Add(time.Minute)
 		m.daemon.Sync(context.Background())
+		if m.failing() > 0 {
+			m.daemon.Drain(context.Background())
+		}
 	}
 }
 

@@ -315,7 +315,6 @@ func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, operat
 		p.metrics.NoLocal.WithLabelValues(policy.String(), policy.Family.String()).Set(float64(n))
 	}
 	p.metrics.Services.Set(float64(p.model.Len()))
-	p.metrics.Failing.Set(float64(len(p.retries.items)))
 	p.metrics.Draining.Set(float64(len(p.drains)))
 	for _, f := range p.plane.families() {
 		p.metrics.SyncDuration.WithLabelValues(f.String()).Observe(took.Seconds())
@@ -324,11 +323,17 @@ func (p *Proxier) finish(ctx context.Context, start time.Time, c Changes, operat
 		}
 	}
 	p.programmed(c.Triggers)
-	p.Status.set(p.retries.oldest())
+	p.showFailing()
 	if operations > 0 {
 		klog.FromContext(ctx).V(2).Info("Synced", "operations", operations, "services", c.Services,
 			"endpointSlices", c.Endpoints, "failing", len(p.retries.items), "took", took)
 	}
+}
+
+// showFailing brings metric and status up to date with what is being retried.
+func (p *Proxier) showFailing() {
+	p.metrics.Failing.Set(float64(len(p.retries.items)))
+	p.Status.set(p.retries.oldest())
 }
 
 // programmed measures the time from changes of endpoints to now, when they are in the kernel.

@@ -15,9 +15,10 @@ const firstRetry = time.Second
 // object is what can fail on its own: a frontend, or an address. The zero object stands for what all of them need:
 // sets, rules, sysctls, and a look at the kernel.
 type object struct {
-	key   ipvs.Key
-	vip   netip.Prefix
-	flows bool // the cleanup of stale flows
+	key    ipvs.Key
+	vip    netip.Prefix
+	flows  bool // the cleanup of stale flows
+	drains bool // looking at what drains
 }
 
 // String names the object in logs.
@@ -25,6 +26,8 @@ func (o object) String() string {
 	switch {
 	case o.flows:
 		return "stale flows"
+	case o.drains:
+		return "draining real servers"
 	case o.vip.IsValid():
 		return "address " + o.vip.String()
 	case o.key.Addr.IsValid():
@@ -79,7 +82,7 @@ func (q *retryQueue) succeeded(o object) { delete(q.items, o) }
 func (q *retryQueue) due(now time.Time) []render.Touched {
 	var out []render.Touched
 	for o, a := range q.items {
-		if a.at.After(now) || o == (object{}) || o.flows {
+		if a.at.After(now) || o == (object{}) || o.flows || o.drains {
 			continue
 		}
 		t := render.Touched{Service: a.service}

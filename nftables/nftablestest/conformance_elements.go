@@ -2,6 +2,7 @@ package nftablestest
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 
@@ -33,6 +34,7 @@ func testHolds(t *testing.T, e env) {
 			e.mustApply(t, in, in)
 			e.wantHolds(t, in, true)
 			e.wantHolds(t, out, false)
+			e.wantHoldsOf(t, ops(table, s, 1, 2), ops(table, s, 2, 70))
 			if s.Learned > 0 {
 				e.wantElements(t, []nftables.Table{table}) // it is not listed
 			}
@@ -48,8 +50,25 @@ func testHolds(t *testing.T, e env) {
 
 func (e env) wantHolds(t *testing.T, o nftables.Op, want bool) {
 	t.Helper()
-	if got, err := e.Holds(t.Context(), o.Set, o.Key); got != want || err != nil {
-		t.Errorf("%s holds %s: %t, %v; want %t", o.Set, o.Key, got, err, want)
+	if got, err := e.Holds(t.Context(), o.Set, o.Key); !maps.Equal(got, map[nftables.Key]bool{o.Key: want}) || err != nil {
+		t.Errorf("%s holds %s: %v, %v; want %t", o.Set, o.Key, got, err, want)
+	}
+}
+
+// wantHoldsOf looks for many elements of one set at once, of which only those in are there, between the others.
+func (e env) wantHoldsOf(t *testing.T, in, out []nftables.Op) {
+	t.Helper()
+	var keys []nftables.Key
+	want := map[nftables.Key]bool{}
+	for i, o := range slices.Concat(out[:len(out)/2], in, out[len(out)/2:]) {
+		keys = append(keys, o.Key)
+		want[o.Key] = i >= len(out)/2 && i < len(out)/2+len(in)
+	}
+	if got, err := e.Holds(t.Context(), in[0].Set, keys...); !maps.Equal(got, want) || err != nil {
+		t.Errorf("%s holds %v, %v; want %v", in[0].Set, got, err, want)
+	}
+	if got, err := e.Holds(t.Context(), in[0].Set); len(got) > 0 || err != nil {
+		t.Errorf("%s holds %v, %v without being asked", in[0].Set, got, err)
 	}
 }
 

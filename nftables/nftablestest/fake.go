@@ -147,18 +147,20 @@ func (f *Fake) Dump(ctx context.Context, of []nftables.Table) (nftables.State, e
 }
 
 // Holds implements nftables.Tables.
-func (f *Fake) Holds(ctx context.Context, set nftables.SetID, k nftables.Key) (bool, error) {
+func (f *Fake) Holds(ctx context.Context, set nftables.SetID, keys ...nftables.Key) (map[nftables.Key]bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return false, fmt.Errorf("nftables: look for %s in %s: %w", k, set, err)
+	holds := map[nftables.Key]bool{}
+	for _, k := range keys {
+		if err := ctx.Err(); err != nil {
+			return holds, fmt.Errorf("nftables: look for elements of %s: %w", set, err)
+		}
+		holds[k] = false
+		if t := f.tables[tableID{set.Family, set.Table}]; t != nil {
+			_, holds[k] = t.elements[set.Name][k]
+		}
 	}
-	t := f.tables[tableID{set.Family, set.Table}]
-	if t == nil {
-		return false, nil
-	}
-	_, found := t.elements[set.Name][k]
-	return found, nil
+	return holds, nil
 }
 
 // Apply implements nftables.Tables.

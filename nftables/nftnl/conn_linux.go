@@ -120,35 +120,60 @@ func (c *conn) answers(begin uint32, n int) (refused map[int]error, err error) {
 
 // ask sends a request for one thing and returns the attributes of the answer.
 func (c *conn) ask(r request) (answer []byte, err error) {
-	c.seq++
-	if err := c.Send(appendRequest(nil, r, c.seq)); err != nil {
-		return nil, err
+	broken := c.askEach([]request{r}, func(_ int, a []byte, refused error) { answer, err = a, refused })
+	if broken != nil {
+		return nil, broken
 	}
-	for answered := false; !answered; {
+	return answer, err
+}
+
+// maxAsk is how many things are asked for at a time at most. The kernel makes a message of up to 8 kB for the answer to
+// each, and all of them have to fit into the socket's receive buffer (net.core.rmem_default, 212992 by default).
+const maxAsk = 16
+
+// askEach sends requests for one thing each, in one system call, and calls each with the number of every request and the
+// attributes of the answer, or what the kernel says instead. The attributes are valid until each returns.
+func (c *conn) askEach(requests []request, each func(i int, answer []byte, err error)) error {
+	begin := c.seq + 1
+	var out []byte
+	for _, r := range requests {
+		c.seq++
+		out = appendRequest(out, r, c.seq)
+	}
+	if err := c.Send(out); err != nil {
+		return err
+	}
+	for left := len(requests); left > 0; {
 		b, err := c.Receive()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		err = eachMessage(b, func(typ uint16, seq uint32, body []byte) error {
-			if seq != c.seq {
+			i := int(int32(seq - begin)) //nolint:gosec // the distance on the circle
+			if i < 0 || i >= len(requests) {
 				return nil // the rest of an answer that was given up
 			}
-			answered = true
-			if typ == unix.NLMSG_ERROR {
-				errno, err := parseErrno(body)
-				if err == nil && errno != 0 {
-					err = errno
-				}
-				return err
+			left--
+			if typ != unix.NLMSG_ERROR {
+				each(i, body[min(4, len(body)):], nil)
+				return nil
 			}
-			answer = body[min(4, len(body)):]
+			errno, err := parseErrno(body)
+			switch {
+			case err != nil:
+				return err
+			case errno != 0:
+				each(i, nil, errno)
+			default:
+				each(i, nil, nil)
+			}
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return answer, nil
+	return nil
 }
 
 // dump sends a request for a listing and calls each with the attributes of every message of the answer. They are

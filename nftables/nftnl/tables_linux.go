@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -144,20 +145,41 @@ func (t *Tables) Dump(ctx context.Context, of []nftables.Table) (nftables.State,
 }
 
 // Holds implements nftables.Tables.
-func (t *Tables) Holds(ctx context.Context, set nftables.SetID, k nftables.Key) (bool, error) {
+func (t *Tables) Holds(ctx context.Context, set nftables.SetID, keys ...nftables.Key) (map[nftables.Key]bool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	err := ctx.Err()
-	if err == nil {
-		_, err = t.conn.ask(holdsRequest(set, k))
+	holds := map[nftables.Key]bool{}
+	var errs []error
+	for part := range slices.Chunk(keys, maxAsk) {
+		err := ctx.Err()
+		if err == nil {
+			err = t.lookFor(set, part, holds)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("nftables: look for elements of %s: %w", set, err))
+		}
 	}
-	switch {
-	case errors.Is(err, unix.ENOENT): // the set or the element
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("nftables: look for %s in %s: %w", k, set, err)
+	return holds, errors.Join(errs...)
+}
+
+// lookFor enters in holds what a set says of keys.
+func (t *Tables) lookFor(set nftables.SetID, keys []nftables.Key, holds map[nftables.Key]bool) error {
+	requests := make([]request, len(keys))
+	for i, k := range keys {
+		requests[i] = holdsRequest(set, k)
 	}
-	return true, nil
+	var errs []error
+	err := t.conn.askEach(requests, func(i int, _ []byte, err error) {
+		switch {
+		case errors.Is(err, unix.ENOENT): // the set or the element
+			holds[keys[i]] = false
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", keys[i], err))
+		default:
+			holds[keys[i]] = true
+		}
+	})
+	return errors.Join(append(errs, err)...)
 }
 
 // Remove implements nftables.Tables.
