@@ -1,9 +1,11 @@
 package ipvsnl_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,6 +55,55 @@ func TestKernelEditsKeepConnections(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A virtual server that is found by mark and remembers clients sends connections to the port that they asked for, whatever
+// port the real server has (ip_vs_sched_persist in ip_vs_core.c). That is why affinity in the inside view of a Service is by
+// a hash, and does not end. Should a kernel do better, this test tells.
+func TestKernelMarkAffinityKeepsThePort(t *testing.T) {
+	n := newNode(t)
+	const mark, asked = 7, 80
+	vip, source := netip.MustParseAddr("10.96.0.10"), ipvstest.Sources()[0]
+	n.do(t, ipvs.Op{Verb: ipvs.Bind, Prefix: netip.PrefixFrom(vip, vip.BitLen()), Source: source})
+	h, err := libipvs.New(n.path)
+	must(t, err)
+	defer h.Close()
+	s := &libipvs.Service{AddressFamily: unix.AF_INET, FWMark: mark, SchedName: "rr", Netmask: 0xffffffff}
+	must(t, h.NewService(s))
+	real := echo(t, source)
+	must(t, h.NewDestination(s, &libipvs.Destination{Address: real.Addr.AsSlice(), Port: real.Port, Weight: 1}))
+	other, err := net.Listen("tcp", netip.AddrPortFrom(source, asked).String())
+	must(t, err)
+	defer other.Close()
+
+	for _, persistent := range []bool{false, true} {
+		if persistent {
+			s.Flags, s.Timeout = 1, 60 // IP_VS_SVC_F_PERSISTENT
+			must(t, h.UpdateService(s))
+		}
+		conn, err := dialMarked(netip.AddrPortFrom(vip, asked), mark)
+		must(t, err)
+		defer conn.Close()
+		if !persistent {
+			must(t, exchange(conn)) // the echo server answers
+			continue
+		}
+		accepted, err := other.Accept()
+		must(t, err)
+		_ = accepted.Close()
+	}
+}
+
+// dialMarked connects with packets that bear a mark.
+func dialMarked(to netip.AddrPort, mark int) (net.Conn, error) {
+	d := net.Dialer{Timeout: 10 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
+		var refused error
+		err := c.Control(func(fd uintptr) {
+			refused = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark)
+		})
+		return errors.Join(err, refused)
+	}}
+	return d.Dial("tcp", to.String())
 }
 
 // echo starts a TCP server that sends back what it gets.
