@@ -58,7 +58,7 @@ func (r *report) schedulerFlags(annotations map[string]string, s lb.Service) lb.
 		return 0
 	}
 	flags := lb.SchedulerFlagsSet
-	for _, name := range strings.Split(text, ",") {
+	for name := range strings.SplitSeq(text, ",") {
 		switch name = strings.TrimSpace(name); name {
 		case "", "sh-fallback", "mh-fallback": // always on
 		case "sh-port", "mh-port":
@@ -84,7 +84,7 @@ func (r *report) weights(annotations map[string]string) []lb.WeightRule {
 		return nil
 	}
 	var out []lb.WeightRule
-	for _, entry := range strings.Split(text, ",") {
+	for entry := range strings.SplitSeq(text, ",") {
 		entry = strings.TrimSpace(entry)
 		if entry == "" {
 			continue

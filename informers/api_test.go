@@ -219,7 +219,7 @@ func TestAPIServiceCIDRsUnavailable(t *testing.T) {
 	}{
 		"404": {apierrors.NewNotFound(resource, ""), rangeRetryAbsent},
 		"403": {apierrors.NewForbidden(resource, "", errors.New("no RBAC")), rangeRetryAbsent},
-		"503": {apierrors.NewServiceUnavailable("storage is initializing"), rangeRetryMin},
+		"503": {apierrors.NewServiceUnavailable("storage is initializing"), rangeRetryFirst},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var fixed atomic.Bool

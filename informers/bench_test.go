@@ -19,7 +19,7 @@ func BenchmarkSliceTransform(b *testing.B) {
 	obj.Endpoints = nil
 	for i := range n {
 		obj.Endpoints = append(obj.Endpoints, discoveryv1.Endpoint{
-			Addresses: []string{fmt.Sprintf("10.244.%d.5", i)}, NodeName: ptr(fmt.Sprint("node-", i)), Zone: ptr("zone-a"),
+			Addresses: []string{fmt.Sprintf("10.244.%d.5", i)}, NodeName: new(fmt.Sprint("node-", i)), Zone: new("zone-a"),
 			Hints: &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "zone-a"}}},
 		})
 	}

@@ -232,8 +232,7 @@ func (d *decoder) decode(o *object, data []byte, into any) bool {
 	}
 	for _, e := range strict {
 		field := ""
-		var at json.FieldError
-		if errors.As(e, &at) {
+		if at, ok := errors.AsType[json.FieldError](e); ok {
 			field = at.FieldPath()
 		}
 		d.problem(o.document, text, field, e.Error())

@@ -12,15 +12,13 @@ import (
 	"github.com/kube-hop/kube-hop/lb"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 func webSlice() *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "default", Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Ports:       []discoveryv1.EndpointPort{{Name: ptr("http"), Protocol: ptr(corev1.ProtocolTCP), Port: ptr[int32](8080)}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Protocol: new(corev1.ProtocolTCP), Port: new(int32(8080))}},
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.244.1.5"}}},
 	}
 }
@@ -92,13 +90,13 @@ func TestFromEndpointSlice(t *testing.T) {
 			name: "ports",
 			change: func(s *discoveryv1.EndpointSlice) {
 				s.Ports = []discoveryv1.EndpointPort{
-					{Port: ptr[int32](1)},
-					{Name: ptr("a")},
-					{Name: ptr("b"), Port: ptr[int32](0)},
-					{Name: ptr("c"), Port: ptr[int32](65536)},
-					{Name: ptr("d"), Port: ptr[int32](4), Protocol: ptr(corev1.Protocol("ICMP"))},
-					{Name: ptr(""), Port: ptr[int32](5)},
-					{Name: ptr("e"), Port: ptr[int32](6), Protocol: ptr(corev1.ProtocolSCTP)},
+					{Port: new(int32(1))},
+					{Name: new("a")},
+					{Name: new("b"), Port: new(int32(0))},
+					{Name: new("c"), Port: new(int32(65536))},
+					{Name: new("d"), Port: new(int32(4)), Protocol: new(corev1.Protocol("ICMP"))},
+					{Name: new(""), Port: new(int32(5))},
+					{Name: new("e"), Port: new(int32(6)), Protocol: new(corev1.ProtocolSCTP)},
 				}
 			},
 			want: func(s *lb.EndpointSlice) {
@@ -144,9 +142,9 @@ func TestFromEndpointSlice(t *testing.T) {
 				s.Endpoints = []discoveryv1.Endpoint{{
 					Addresses: []string{"FD00:0::1"},
 					Conditions: discoveryv1.EndpointConditions{
-						Ready: ptr(false), Serving: ptr(false), Terminating: ptr(true),
+						Ready: new(false), Serving: new(false), Terminating: new(true),
 					},
-					NodeName: ptr("node-1"), Zone: ptr("a"),
+					NodeName: new("node-1"), Zone: new("a"),
 					Hints: &discoveryv1.EndpointHints{
 						ForZones: []discoveryv1.ForZone{{Name: "a"}, {Name: "b"}},
 						ForNodes: []discoveryv1.ForNode{{Name: "node-1"}},
@@ -210,7 +208,7 @@ func TestFromNode(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	for name, change := range map[string]func(*corev1.Node){
-		"deleted": func(n *corev1.Node) { n.DeletionTimestamp = ptr(metav1.Unix(1, 0)) },
+		"deleted": func(n *corev1.Node) { n.DeletionTimestamp = new(metav1.Unix(1, 0)) },
 		"tainted": func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: "x"}, {Key: taintLeaving}} },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -122,8 +122,7 @@ func (s *fileSet) snapshot() (Snapshot, []FileProblem) {
 
 // withoutPath drops "open web.yaml:" from an error whose message names the file already.
 func withoutPath(err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
 		return at.Err
 	}
 	return err

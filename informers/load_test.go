@@ -193,34 +193,41 @@ func TestLoadFileProblems(t *testing.T) {
 	}{
 		"unknown field": {
 			webYAML + "- adresses: [10.244.1.6]\n",
-			[]string{`f.yaml: document 2: EndpointSlice default/web-1: unknown field "endpoints[1].adresses"`}, 1,
+			[]string{`f.yaml: document 2: EndpointSlice default/web-1: unknown field "endpoints[1].adresses"`},
+			1,
 		},
 		"duplicate field": {
 			service + "spec:\n  clusterIP: 10.96.0.1\n  clusterIP: 10.96.0.2\n",
-			[]string{`f.yaml: document 1: Service default/web: line 6: key "clusterIP" already set in map`}, 0,
+			[]string{`f.yaml: document 1: Service default/web: line 6: key "clusterIP" already set in map`},
+			0,
 		},
 		"wrong type": {
 			service + "spec: {clusterIP: 10.96.0.1, ports: [{port: http}]}\n",
-			[]string{`f.yaml: document 1: Service default/web: field "spec.ports.port": must be int32, not string`}, 0,
+			[]string{`f.yaml: document 1: Service default/web: field "spec.ports.port": must be int32, not string`},
+			0,
 		},
 		"broken syntax": {
 			webYAML + "---\nkind: [\n",
-			[]string{`f.yaml: document 3: line 22: did not find expected node content`}, 1,
+			[]string{`f.yaml: document 3: line 22: did not find expected node content`},
+			1,
 		},
 		"several in one document": {
 			service + "specs: {}\nstat: {}\n",
 			[]string{
 				`f.yaml: document 1: Service default/web: unknown field "specs"`,
 				`f.yaml: document 1: Service default/web: unknown field "stat"`,
-			}, 0,
+			},
+			0,
 		},
 		"wrong version": {
 			"apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: web-1}\n",
-			[]string{`f.yaml: document 1: EndpointSlice default/web-1: field "apiVersion": must be discovery.k8s.io/v1`}, 0,
+			[]string{`f.yaml: document 1: EndpointSlice default/web-1: field "apiVersion": must be discovery.k8s.io/v1`},
+			0,
 		},
 		"no version": {
 			"kind: Service\nmetadata: {name: web}\n",
-			[]string{`f.yaml: document 1: Service default/web: field "apiVersion": must be v1`}, 0,
+			[]string{`f.yaml: document 1: Service default/web: field "apiVersion": must be v1`},
+			0,
 		},
 		"no kind": {"apiVersion: v1\n", []string{`f.yaml: document 1: field "kind": must be set`}, 0},
 		"text":    {"hello\n", []string{`f.yaml: document 1: must be an object, not string`}, 0},
@@ -236,11 +243,13 @@ func TestLoadFileProblems(t *testing.T) {
 		},
 		"list in a list": {
 			"apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: List}]\n",
-			[]string{`f.yaml: document 1: field "items": must not hold a list`}, 0,
+			[]string{`f.yaml: document 1: field "items": must not hold a list`},
+			0,
 		},
 		"defined twice": {
 			webYAML + "---\n" + service + "spec: {clusterIP: 10.96.0.1}\n",
-			[]string{`f.yaml: document 3: Service default/web: already defined in f.yaml, document 1; ignored`}, 1,
+			[]string{`f.yaml: document 3: Service default/web: already defined in f.yaml, document 1; ignored`},
+			1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -22,9 +22,9 @@ const (
 	// rangeRetryAbsent is the time between two looks at a server that has no ServiceCIDRs for us: it is upgraded, or
 	// RBAC is changed, while we run. Long, because a large cluster asks once per node.
 	rangeRetryAbsent = 10 * time.Minute
-	// rangeRetryMin and rangeRetryMax bound the backoff after other failures.
-	rangeRetryMin = time.Second
-	rangeRetryMax = time.Minute
+	// rangeRetryFirst and rangeRetryLongest bound the backoff after other failures.
+	rangeRetryFirst   = time.Second
+	rangeRetryLongest = time.Minute
 )
 
 // rangeWatch watches ServiceCIDRs, which a server may not have (before Kubernetes 1.33) or not show us (RBAC). An
@@ -83,14 +83,14 @@ func (w *rangeWatch) run(ctx context.Context) {
 func (w *rangeWatch) waitAvailable(ctx context.Context) bool {
 	logger := klog.FromContext(ctx)
 	logged := false
-	backoff := rangeRetryMin
+	backoff := rangeRetryFirst
 	for {
 		_, err := w.api.client.NetworkingV1().ServiceCIDRs().List(ctx, metav1.ListOptions{Limit: 1, ResourceVersion: "0"})
 		if err == nil {
 			return true
 		}
 		wait := backoff
-		backoff = min(2*backoff, rangeRetryMax)
+		backoff = min(2*backoff, rangeRetryLongest)
 		if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 			wait = rangeRetryAbsent
 		}

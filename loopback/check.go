@@ -15,7 +15,7 @@ const (
 // Check reports, as an [iptables.ErrEntry], why no table can hold the entry.
 func Check(e iptables.Entry) error {
 	if err := e.Check(); err != nil {
-		return err //nolint:wrapcheck // names the entry and the reason
+		return err
 	}
 	switch {
 	case e.Type() != iptables.HashIPPort:

@@ -22,7 +22,7 @@ func document(t *testing.T, file, kind string, into any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, doc := range bytes.Split(data, []byte("\n---\n")) {
+	for doc := range bytes.SplitSeq(data, []byte("\n---\n")) {
 		if bytes.Contains(doc, []byte("\nkind: "+kind+"\n")) {
 			if err := yaml.UnmarshalStrict(doc, into); err != nil {
 				t.Fatalf("%s: %v", file, err)

@@ -3,6 +3,7 @@ package nftables
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -189,7 +190,7 @@ func (s Is) valueName() string {
 	case s.Field == Priority && s.Value == 0:
 		return "none"
 	}
-	return fmt.Sprint(s.Value)
+	return strconv.FormatUint(uint64(s.Value), 10)
 }
 
 // States of a packet's connection: a packet without any, one of a connection that begins, and one that connection tracking
@@ -255,6 +256,7 @@ func (s MarkBy) text(f Family) string {
 
 func (s SetMark) text(Family) string { return fmt.Sprintf("meta mark set 0x%08x", s.Mark) }
 func (s Copy) text(f Family) string  { return fmt.Sprintf("%s set %s", s.To.Name(f), s.From.Name(f)) }
+
 func (s Store) text(f Family) string {
 	return s.To.Name(f) + " set " + Is{Field: s.To, Value: s.Value}.valueName()
 }

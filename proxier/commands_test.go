@@ -208,7 +208,7 @@ func named(ts *testscript.TestScript, files []string) []namedObject {
 	var out []namedObject
 	s := load(ts, files)
 	for _, f := range files {
-		for _, doc := range strings.Split(ts.ReadFile(f), "\n---\n") {
+		for doc := range strings.SplitSeq(ts.ReadFile(f), "\n---\n") {
 			var o metav1.PartialObjectMetadata
 			ts.Check(yaml.Unmarshal([]byte(doc), &o))
 			n := lb.Name{Namespace: cmp.Or(o.Namespace, "default"), Name: o.Name}
@@ -329,8 +329,10 @@ func changeKernel(ts *testscript.TestScript, _ bool, args []string) {
 		m.sets.Clear(args[1])
 	case "send": // an endpoint sends a packet
 		k := key(ts, args[1], args[2])
-		m.tables.Apply(ctx, []nftables.Op{{Delete: true, Set: nftables.SetID{Family: nftables.IPv4, Table: "kube-hop", Name: "silent"},
-			Key: nftables.Key{Addr: k.Addr, Proto: uint8(k.Proto), Port: k.Port}}})
+		m.tables.Apply(ctx, []nftables.Op{{
+			Delete: true, Set: nftables.SetID{Family: nftables.IPv4, Table: "kube-hop", Name: "silent"},
+			Key: nftables.Key{Addr: k.Addr, Proto: uint8(k.Proto), Port: k.Port},
+		}})
 	case "no-nftables":
 		m.noNFT = true
 	case "flush-nft":

@@ -147,6 +147,7 @@ func TestManyServicesInParts(t *testing.T) {
 			for _, o := range done {
 				opened = append(opened, o.Key)
 			}
+		default:
 		}
 	}
 	p.Sync(t.Context())

@@ -162,7 +162,7 @@ func (r refusingTable) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipv
 	if r.m.refuses("connections of " + k.String()) {
 		return nil, errRefused
 	}
-	return r.Table.Conns(ctx, k) //nolint:wrapcheck // stands for it
+	return r.Table.Conns(ctx, k)
 }
 
 // refusingSets fails the operations that the script named.
@@ -224,7 +224,7 @@ func (r refusingTables) Holds(ctx context.Context, set nftables.SetID, keys ...n
 	if r.m.refuses("look for elements of " + set.String()) {
 		return nil, errRefused
 	}
-	return r.Tables.Holds(ctx, set, keys...) //nolint:wrapcheck // stands for it
+	return r.Tables.Holds(ctx, set, keys...)
 }
 
 // Apply implements proxier.HealthServers: ports that the script refused are taken.

@@ -85,11 +85,11 @@ func (p *Proxier) prepareLoopback(ctx context.Context) error {
 		return nil
 	}
 	if !p.cfg.Render.Loopback {
-		return p.plane.Loopback.Remove(ctx) //nolint:wrapcheck // names the operation and the object
+		return p.plane.Loopback.Remove(ctx)
 	}
 	missing, err := p.plane.Loopback.Ensure(ctx)
 	p.repaired(ctx, "loopback", missing)
-	return err //nolint:wrapcheck // names the operation and the object
+	return err
 }
 
 // prepareTables makes the tables of nf_tables what they should be. Families are exposed without them too: what is
@@ -108,7 +108,7 @@ func (p *Proxier) prepareTables(ctx context.Context) error {
 	repaired, err := p.plane.NFT.Ensure(ctx, want)
 	p.repaired(ctx, "nftables", repaired)
 	if err != nil {
-		return err //nolint:wrapcheck // it names the table
+		return err
 	}
 	p.tables = want
 	if len(repaired) == 0 {

@@ -165,7 +165,7 @@ func manyAddedServers(t *testing.T, e Env) {
 	c := conntrack.Cleanup{Added: map[netip.AddrPort]struct{}{}}
 	var gone, left []conntrack.Flow
 	for i := range 100 {
-		server := numbered(10, 244, i, 53)
+		server := numbered(244, i, 53)
 		c.Added[server] = struct{}{}
 		gone = append(gone, conntrack.Flow{Proto: lb.UDP, Client: server, Dst: at("192.0.2.7:1000"), Server: at("192.0.2.7:1000"), Unanswered: true})
 		left = append(left, conntrack.Flow{Proto: lb.UDP, Client: server, Dst: at("192.0.2.7:1001"), Server: at("192.0.2.7:1001")})
@@ -174,19 +174,19 @@ func manyAddedServers(t *testing.T, e Env) {
 	e.clean(t, c, gone, left)
 }
 
-// numbered returns the i-th of many clients, frontends or servers.
-func numbered(a, b byte, i int, port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{a, b, byte(i >> 8), byte(i)}), port)
+// numbered returns the i-th of many frontends or servers, in 10.b.0.0/16.
+func numbered(b byte, i int, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, b, byte(i >> 8), byte(i)}), port)
 }
 
 func manyFrontends(t *testing.T, e Env) {
 	fs := conntrack.Frontends{}
 	var gone, left []conntrack.Flow
 	for i := range 100 {
-		dst, server := numbered(10, 96, i, 53), numbered(10, 244, i, 53)
+		dst, server := numbered(96, i, 53), numbered(244, i, 53)
 		fs[dst] = conntrack.Servers{Live: []netip.AddrPort{server}}
 		left = append(left, conntrack.Flow{Proto: lb.UDP, Client: at("192.0.2.7:1000"), Dst: dst, Server: server})
-		gone = append(gone, conntrack.Flow{Proto: lb.UDP, Client: at("192.0.2.7:1001"), Dst: dst, Server: numbered(10, 245, i, 53)})
+		gone = append(gone, conntrack.Flow{Proto: lb.UDP, Client: at("192.0.2.7:1001"), Dst: dst, Server: numbered(245, i, 53)})
 	}
 	e.fill(t, append(left, gone...)...)
 	e.expire(t, fs, gone, left)
@@ -232,7 +232,7 @@ func manyOpened(t *testing.T, e Env) {
 		if i%2 == 1 {
 			proto, other = other, proto
 		}
-		dst := numbered(10, 96, i, 80)
+		dst := numbered(96, i, 80)
 		c.Opened[conntrack.Frontend{Proto: proto, At: dst}] = struct{}{}
 		f := conntrack.Flow{Proto: proto, Client: at("192.0.2.7:1000"), Dst: dst, Server: dst, Unanswered: true}
 		gone = append(gone, f)
@@ -245,8 +245,8 @@ func manyOpened(t *testing.T, e Env) {
 func manyFlows(t *testing.T, e Env) {
 	var gone, left []conntrack.Flow
 	for i := range 1500 { // more than one message of a listing holds
-		gone = append(gone, conntrack.Flow{Proto: lb.UDP, Client: numbered(10, 1, i, 1000), Dst: at("10.96.0.53:53"), Server: at("10.244.9.9:53")})
-		left = append(left, conntrack.Flow{Proto: lb.UDP, Client: numbered(10, 1, i, 1001), Dst: at("10.96.0.54:53"), Server: at("10.244.9.9:53")})
+		gone = append(gone, conntrack.Flow{Proto: lb.UDP, Client: numbered(1, i, 1000), Dst: at("10.96.0.53:53"), Server: at("10.244.9.9:53")})
+		left = append(left, conntrack.Flow{Proto: lb.UDP, Client: numbered(1, i, 1001), Dst: at("10.96.0.54:53"), Server: at("10.244.9.9:53")})
 	}
 	e.fill(t, append(left, gone...)...)
 	e.expire(t, conntrack.Frontends{at("10.96.0.53:53"): {}}, gone, left)

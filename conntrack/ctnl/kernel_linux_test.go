@@ -39,13 +39,6 @@ func namespace(tb testing.TB) {
 	}
 }
 
-func family(a netip.Addr) netlink.InetFamily {
-	if a.Is6() {
-		return unix.AF_INET6
-	}
-	return unix.AF_INET
-}
-
 // add enters a flow whose answers go back to the client.
 func add(tb testing.TB, f conntrack.Flow) {
 	tb.Helper()
@@ -86,7 +79,7 @@ type counted struct {
 // Expire implements conntrack.Table.
 func (c *counted) Expire(ctx context.Context, cleanup conntrack.Cleanup) (int, error) {
 	c.calls++
-	return c.Table.Expire(ctx, cleanup) //nolint:wrapcheck // as it is
+	return c.Table.Expire(ctx, cleanup)
 }
 
 func TestKernel(t *testing.T) {

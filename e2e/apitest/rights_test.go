@@ -71,8 +71,12 @@ func (c *cluster) may(t *testing.T, group, resource, verb string) bool {
 // was forbidden. That they work so is what all other tests show.
 func testRights(t *testing.T, c *cluster) {
 	for _, denied := range []struct{ group, resource, verb string }{
-		{"", "secrets", "list"}, {"", "services", "get"}, {"", "services", "update"}, {"", "nodes", "patch"},
-		{"", "pods", "list"}, {"discovery.k8s.io", "endpointslices", "create"},
+		{"", "secrets", "list"},
+		{"", "services", "get"},
+		{"", "services", "update"},
+		{"", "nodes", "patch"},
+		{"", "pods", "list"},
+		{"discovery.k8s.io", "endpointslices", "create"},
 	} {
 		if c.may(t, denied.group, denied.resource, denied.verb) {
 			t.Errorf("the daemons may %s %s.%s", denied.verb, denied.resource, denied.group)

@@ -105,7 +105,7 @@ func freePort(netns string, addr netip.Addr) (port uint16, err error) {
 		if err != nil {
 			return fmt.Errorf("find a free port at %s: %w", addr, err)
 		}
-		defer l.Close() //nolint:errcheck // nothing was accepted
+		defer l.Close()
 		// Always so: it is the address of a TCP listener.
 		if tcp, ok := l.Addr().(*net.TCPAddr); ok {
 			port = tcp.AddrPort().Port()

@@ -22,7 +22,7 @@ func inNetns(name string, f func() error) (err error) {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("get network namespace: %w", err)
 	}
-	defer home.Close() //nolint:errcheck // a read-only handle
+	defer home.Close()
 	defer func() {
 		if back := netns.Set(home); back != nil {
 			// The thread stays locked: other goroutines must not run on it, and it ends with this one.
@@ -35,7 +35,7 @@ func inNetns(name string, f func() error) (err error) {
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", name, err)
 	}
-	defer there.Close() //nolint:errcheck // a read-only handle
+	defer there.Close()
 	if err := netns.Set(there); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", name, err)
 	}

@@ -60,7 +60,7 @@ func createNetns(t *testing.T, name string) netns.NsHandle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer home.Close()                  //nolint:errcheck // a read-only handle
+	defer home.Close()
 	handle, err := netns.NewNamed(name) // enters it too
 	if err != nil {
 		if os.Getenv("REQUIRE_KERNEL") == "1" || os.Geteuid() == 0 {
@@ -115,7 +115,7 @@ func within(t *testing.T, ns netns.NsHandle, f func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer home.Close() //nolint:errcheck // a read-only handle
+	defer home.Close()
 	if err := netns.Set(ns); err != nil {
 		t.Fatal(err)
 	}

@@ -142,7 +142,7 @@ func (d *demo) until(ctx context.Context, n *testbed.Host, try func() error) err
 		select {
 		case <-again.C:
 		case <-d.daemons[n].Done():
-			return fmt.Errorf("kube-hop on %s ended by itself: %v; last: %w", n, d.daemons[n].Wait(ctx), last)
+			return fmt.Errorf("kube-hop on %s ended by itself: %w; last: %w", n, d.daemons[n].Wait(ctx), last)
 		case <-ctx.Done():
 			return fmt.Errorf("%w; last: %w", context.Cause(ctx), last)
 		}

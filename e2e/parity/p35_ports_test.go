@@ -3,6 +3,7 @@
 package parity
 
 import (
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,8 +29,8 @@ func TestP35LocalDestinations(t *testing.T) {
 
 	// As the portmap plugin writes them for a pod with hostPort 80, here A2.
 	hostPort := []string{"-m", "addrtype", "--dst-type", "LOCAL", "-p", "tcp", "--dport", "80", "-j", "DNAT", "--to-destination"}
-	r.rule(r.N1, "iptables", "nat", "-A", "PREROUTING", append(hostPort[:len(hostPort):len(hostPort)], r.A2.Addr4.String()+":8080")...)
-	r.rule(r.N1, "ip6tables", "nat", "-A", "PREROUTING", append(hostPort[:len(hostPort):len(hostPort)], "["+r.A2.Addr6.String()+"]:8080")...)
+	r.rule(r.N1, "iptables", "nat", "-A", "PREROUTING", append(slices.Clip(hostPort), r.A2.Addr4.String()+":8080")...)
+	r.rule(r.N1, "ip6tables", "nat", "-A", "PREROUTING", append(slices.Clip(hostPort), "["+r.A2.Addr6.String()+"]:8080")...)
 	r.expect(r.A2, web.C(), answeredBy(r.A1))
 	r.expect(r.Out, frontend{name: "host port", proto: testbed.TCP, at: nodePort.N(r.N1).onPort(80).at}, answeredBy(r.A2))
 }

@@ -211,6 +211,7 @@ type endpoint struct {
 
 // ready, terminating (still serving) and unready are the states that an endpoint is in.
 func ready(h *testbed.Host) endpoint { return endpoint{host: h, ready: true, serving: true} }
+
 func terminating(h *testbed.Host) endpoint {
 	return endpoint{host: h, serving: true, terminating: true}
 }

@@ -48,7 +48,7 @@ const exclude = "--ipvs-exclude-cidrs=10.96.200.0/24"
 // runLines runs commands, one a line.
 func (n *node) runLines(t *testing.T, script string) {
 	t.Helper()
-	for _, line := range strings.Split(strings.TrimSpace(script), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(script), "\n") {
 		n.run(t, strings.Fields(line)...)
 	}
 }

@@ -127,7 +127,7 @@ func (n *node) logSince(t *testing.T) func() string {
 func awaitLog(t *testing.T, log func() string, words ...string) {
 	t.Helper()
 	eventually(t, 10*time.Second, func() error {
-		for _, line := range strings.Split(log(), "\n") {
+		for line := range strings.SplitSeq(log(), "\n") {
 			missing := false
 			for _, w := range words {
 				missing = missing || !strings.Contains(line, w)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -88,7 +89,7 @@ func (c *cluster) changeRanges(t *testing.T, round int, ranges [][]string, stays
 		c.put(t, moves.Name, moves.text())
 	case 1:
 		more := *moves
-		more.Spec.Ports = append(more.Spec.Ports[:len(more.Spec.Ports):len(more.Spec.Ports)], more.Spec.Ports[0])
+		more.Spec.Ports = append(slices.Clip(more.Spec.Ports), more.Spec.Ports[0])
 		last := &more.Spec.Ports[len(more.Spec.Ports)-1]
 		last.Name, last.Port, last.NodePort = "more", 81, 0
 		c.put(t, moves.Name, more.text())

@@ -53,7 +53,7 @@ func publicCopy(t *testing.T, program string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("/tmp", "kube-hop-render-")
+	dir, err := os.MkdirTemp("/tmp", "kube-hop-render-") //nolint:usetesting // that of the test may be below a home folder
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func (n *node) render(t *testing.T, args ...string) string {
 // virtualServers returns the virtual servers of a rendered text with their real servers, each as one string.
 func virtualServers(text string) []string {
 	var out []string
-	for _, l := range strings.Split(text, "\n") {
+	for l := range strings.SplitSeq(text, "\n") {
 		switch {
 		case strings.HasPrefix(l, "FWM "), strings.HasPrefix(l, "TCP "), strings.HasPrefix(l, "UDP "), strings.HasPrefix(l, "SCTP "):
 			out = append(out, l)

@@ -41,7 +41,7 @@ func (n *node) snapshot(t *testing.T) map[string][]string {
 	out := map[string][]string{}
 	for _, v := range views {
 		var lines []string
-		for _, l := range strings.Split(n.run(t, v.command...), "\n") {
+		for l := range strings.SplitSeq(n.run(t, v.command...), "\n") {
 			l = strings.TrimSpace(counter.ReplaceAllString(l, ""))
 			if l != "" && !noise.MatchString(l+" ") {
 				lines = append(lines, l)

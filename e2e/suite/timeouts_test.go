@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/kube-hop/kube-hop/e2e/testbed"
-	"github.com/kube-hop/kube-hop/ipvs"
 )
 
 // timeouts returns what IPVS and connection tracking have on a node: TCP, TCP after FIN and UDP of IPVS; then TCP and
@@ -71,7 +70,7 @@ func TestTimeoutFlags(t *testing.T) {
 		conns, err := n1.table.Conns(t.Context(), keyOf(testbed.TCP, m.at(4)))
 		for _, c := range conns {
 			if c.Active+c.Inactive > 0 {
-				err = errors.Join(err, fmt.Errorf("the idle connection is still there: %+v", ipvs.Conns(c)))
+				err = errors.Join(err, fmt.Errorf("the idle connection is still there: %+v", c))
 			}
 		}
 		return err

@@ -77,8 +77,16 @@ func TestReach(t *testing.T) {
 				serve(t, h, proto, 8080)
 			}
 			for _, c := range []struct{ from, to *testbed.Host }{
-				{bed.A1, bed.A1}, {bed.A1, bed.A2}, {bed.A1, bed.B1}, {bed.B2, bed.A2}, {bed.N1, bed.A1},
-				{bed.N1, bed.B1}, {bed.N2, bed.A1}, {bed.A2, bed.N1}, {bed.B1, bed.N1}, {bed.Out, bed.N1},
+				{bed.A1, bed.A1},
+				{bed.A1, bed.A2},
+				{bed.A1, bed.B1},
+				{bed.B2, bed.A2},
+				{bed.N1, bed.A1},
+				{bed.N1, bed.B1},
+				{bed.N2, bed.A1},
+				{bed.A2, bed.N1},
+				{bed.B1, bed.N1},
+				{bed.Out, bed.N1},
 			} {
 				for _, dst := range both(c.to, 8080) {
 					checkAnswer(t, c.from, c.to, proto, dst)

@@ -25,7 +25,7 @@ type conn struct {
 
 func dial() (*conn, error) {
 	s, err := nlsock.Open(unix.NETLINK_NETFILTER, receiveSize, false) // a refused batch says in what it repeats which entry it is about
-	return &conn{Socket: s}, err                                      //nolint:wrapcheck // it says what failed
+	return &conn{Socket: s}, err
 }
 
 // requestError is the kernel's answer to a request that failed.

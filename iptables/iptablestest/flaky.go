@@ -25,9 +25,9 @@ type FlakySets struct {
 }
 
 // NewFlakySets logs the seed, with which the same calls fail at the same places.
-func NewFlakySets(t testing.TB, inner iptables.Sets, n int, seed uint64) *FlakySets {
-	t.Helper()
-	t.Logf("flaky sets: one operation in %d fails, seed %d", n, seed)
+func NewFlakySets(tb testing.TB, inner iptables.Sets, n int, seed uint64) *FlakySets {
+	tb.Helper()
+	tb.Logf("flaky sets: one operation in %d fails, seed %d", n, seed)
 	return &FlakySets{inner: inner, n: n, rand: rand.New(rand.NewPCG(seed, 0))}
 }
 

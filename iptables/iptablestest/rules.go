@@ -30,7 +30,7 @@ func NewFakeRules() *FakeRules {
 		"raw":    "PREROUTING OUTPUT",
 	} {
 		f.state[table] = map[string][]iptables.Rule{}
-		for _, c := range strings.Fields(chains) {
+		for c := range strings.FieldsSeq(chains) {
 			f.state[table][c] = nil
 		}
 	}

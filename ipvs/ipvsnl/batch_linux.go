@@ -45,7 +45,7 @@ func openBatcher(ns netns.NsHandle, h *netlink.Handle) (b *batcher, err error) {
 	err = inNamespace(ns, func() (err error) {
 		// Capped: the repeated requests of a whole batch would not fit the receive buffer.
 		b.Socket, err = nlsock.Open(unix.NETLINK_GENERIC, answerSize, true)
-		return err //nolint:wrapcheck // it says what failed
+		return err
 	})
 	return b, err
 }
@@ -64,7 +64,7 @@ func (b *batcher) send(ops []ipvs.Op) (taken int, refused map[int]error, err err
 	// The kernel answers in order, and unless asked only what it refuses: with the last answer all are known.
 	binary.NativeEndian.PutUint16(b.out[last+6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
 	if err := b.Send(b.out); err != nil {
-		return taken, nil, err //nolint:wrapcheck // it says what failed
+		return taken, nil, err
 	}
 	refused, err = b.answers(first)
 	return taken, refused, err
@@ -76,7 +76,7 @@ func (b *batcher) answers(first uint32) (map[int]error, error) {
 	for {
 		m, err := b.Receive()
 		if err != nil {
-			return refused, err //nolint:wrapcheck // it says what failed
+			return refused, err
 		}
 		for len(m) >= unix.NLMSG_HDRLEN+4 {
 			length := int(binary.NativeEndian.Uint32(m))
@@ -147,6 +147,7 @@ func batchable(ops []ipvs.Op) int {
 			if seen[op.Key] {
 				return i
 			}
+		default: // on real servers
 		}
 		if i == 0 || op.Key != ops[i-1].Key {
 			seen[op.Key] = true

@@ -57,8 +57,9 @@ func command(v ipvs.Verb) (cmd uint8, ok bool) {
 		return cmdSetDest, true
 	case ipvs.DeleteReal:
 		return cmdDelDest, true
+	default: // not of IPVS
+		return 0, false
 	}
-	return 0, false
 }
 
 // appendRequest appends one request to b. Only what the command needs is sent: of the virtual server of a real

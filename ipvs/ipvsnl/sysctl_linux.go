@@ -224,8 +224,7 @@ func (e *ensurer) ensure(s sysctl) {
 		e.changes = append(e.changes, SysctlChange{Path: s.path, From: found, To: s.want})
 		return
 	}
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		err = path.Err // the line names the sysctl already
 	}
 	e.problems = append(e.problems, Problem{Path: s.path, Found: found, Wanted: s.want, Why: s.why, Err: err})

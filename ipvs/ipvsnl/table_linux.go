@@ -218,5 +218,5 @@ func (t *Table) changeReal(op ipvs.Op) error {
 	if errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("no such virtual server: %w", err)
 	}
-	return err //nolint:wrapcheck // the caller wraps it with the operation
+	return err
 }

@@ -150,8 +150,11 @@ func TestKernelForeignSettings(t *testing.T) {
 	must(t, h.NewService(s))
 	reals := []ipvs.RealServer{}
 	for i, d := range []libipvs.Destination{
-		{ConnectionFlags: libipvs.ConnectionFlagDirectRoute}, {ConnectionFlags: libipvs.ConnectionFlagTunnel},
-		{ConnectionFlags: libipvs.ConnectionFlagLocalNode}, {UpperThreshold: 5}, {UpperThreshold: 5, LowerThreshold: 2},
+		{ConnectionFlags: libipvs.ConnectionFlagDirectRoute},
+		{ConnectionFlags: libipvs.ConnectionFlagTunnel},
+		{ConnectionFlags: libipvs.ConnectionFlagLocalNode},
+		{UpperThreshold: 5},
+		{UpperThreshold: 5, LowerThreshold: 2},
 	} {
 		a := netip.AddrFrom4([4]byte{10, 244, 0, byte(i + 1)})
 		d.Address, d.Port, d.Weight = a.AsSlice(), 80, 1

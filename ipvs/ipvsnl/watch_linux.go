@@ -68,9 +68,9 @@ func (t *Table) watchBoundOnce(ctx context.Context, changed func()) bool {
 // finish ends subscriptions: the library closes a channel when its goroutine ends, after done was closed.
 func finish(done chan struct{}, routes chan netlink.RouteUpdate, links chan netlink.LinkUpdate) {
 	close(done)
-	for range routes { //nolint:revive // to its end
+	for range routes {
 	}
-	for range links { //nolint:revive // to its end
+	for range links {
 	}
 }
 

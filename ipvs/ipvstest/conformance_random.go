@@ -94,6 +94,7 @@ func step(s *ipvs.State, op ipvs.Op) bool {
 		s.Bound[op.Prefix] = op.Source
 	case ipvs.Unbind:
 		delete(s.Bound, op.Prefix)
+	default: // ports are not among the steps
 	}
 	return true
 }

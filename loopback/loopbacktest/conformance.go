@@ -34,6 +34,7 @@ func Conformance(t *testing.T, open func(t *testing.T) func() loopback.Table) {
 	}
 }
 
+//nolint:gochecknoglobals // never changed
 var some = []iptables.Entry{
 	Entry(6, "192.0.2.1:30080"), Entry(17, "192.0.2.1:30080"), Entry(6, "192.0.2.1:30081"),
 	Entry(6, "[2001:db8::1]:30080"), Entry(17, "[2001:db8::1]:65535"),

@@ -39,7 +39,7 @@ func (f *Fake) Ensure(ctx context.Context) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return nil, err //nolint:wrapcheck // nothing was tried
+		return nil, err
 	}
 	missing := f.missing
 	f.ready, f.missing = true, nil

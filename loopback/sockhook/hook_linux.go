@@ -66,7 +66,7 @@ func (t *Table) attachNew(h hook, p *ebpf.Program, pin string) error {
 	if err != nil {
 		return err //nolint:wrapcheck // says what failed
 	}
-	defer l.Close()
+	defer l.Close()   //nolint:errcheck // pinned by then, or useless
 	return l.Pin(pin) //nolint:wrapcheck // says what failed
 }
 

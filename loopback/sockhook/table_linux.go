@@ -79,7 +79,7 @@ func open(o Options) (*Table, error) {
 
 func isType(path string, magic int64) bool {
 	var s unix.Statfs_t
-	return unix.Statfs(path, &s) == nil && int64(s.Type) == magic
+	return unix.Statfs(path, &s) == nil && int64(s.Type) == magic //nolint:unconvert // not an int64 everywhere
 }
 
 // cookie returns the number of the thread's network namespace, which no other has until the machine starts again.

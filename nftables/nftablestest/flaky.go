@@ -23,9 +23,9 @@ type Flaky struct {
 }
 
 // NewFlaky logs the seed, with which the same calls fail at the same places.
-func NewFlaky(t testing.TB, inner nftables.Tables, n int, seed uint64) *Flaky {
-	t.Helper()
-	t.Logf("flaky tables: one operation in %d fails, seed %d", n, seed)
+func NewFlaky(tb testing.TB, inner nftables.Tables, n int, seed uint64) *Flaky {
+	tb.Helper()
+	tb.Logf("flaky tables: one operation in %d fails, seed %d", n, seed)
 	return &Flaky{Tables: inner, n: n, rand: rand.New(rand.NewPCG(seed, 0))}
 }
 

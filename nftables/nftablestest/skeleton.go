@@ -16,7 +16,8 @@ func Skeleton(f nftables.Family) nftables.Table {
 			Chains: []nftables.Chain{{Name: "arp", Hook: nftables.ARPInput, Rules: []nftables.Rule{
 				{
 					nftables.Is{Field: nftables.ARPOperation, Value: 1},
-					nftables.In{Fields: []nftables.Field{nftables.ARPTarget}, Set: "addresses"}, nftables.Drop{},
+					nftables.In{Fields: []nftables.Field{nftables.ARPTarget}, Set: "addresses"},
+					nftables.Drop{},
 				},
 				{nftables.Within{Field: nftables.ARPTarget, Prefix: netip.MustParsePrefix("10.96.0.0/12")}, nftables.Drop{}},
 			}}},
@@ -25,8 +26,10 @@ func Skeleton(f nftables.Family) nftables.Table {
 	return nftables.Table{
 		Family: f, Name: "hop-test",
 		Sets: []nftables.Set{
-			{Name: "frontends", Key: nftables.AddrProtoPort}, {Name: "inside", Key: nftables.AddrProtoPort, Value: nftables.PacketMark},
-			{Name: "marks", Key: nftables.PacketMark}, {Name: "released", Key: nftables.Addr},
+			{Name: "frontends", Key: nftables.AddrProtoPort},
+			{Name: "inside", Key: nftables.AddrProtoPort, Value: nftables.PacketMark},
+			{Name: "marks", Key: nftables.PacketMark},
+			{Name: "released", Key: nftables.Addr},
 			{Name: "learned", Key: nftables.AddrPorts, Value: nftables.AddrPort, Learned: 30 * time.Second},
 			{Name: "clients", Key: nftables.AddrPort, Learned: time.Minute},
 			{Name: "silent", Key: nftables.AddrProtoPort, Learned: 10 * time.Minute},
@@ -55,12 +58,14 @@ func ipRules(f nftables.Family) []nftables.Rule {
 		{nftables.FromInterface{Name: "veth+"}, nftables.In{Fields: original, Set: "frontends", Not: true}, nftables.Drop{}},
 		{nftables.In{Fields: []nftables.Field{nftables.Mark}, Set: "marks"}, nftables.FromLocal(), nftables.ToLocal(), nftables.SetMark{Mark: 0}},
 		{
-			nftables.Is{Field: nftables.Direction, Value: 1}, nftables.Is{Field: nftables.Proto, Value: 6},
+			nftables.Is{Field: nftables.Direction, Value: 1},
+			nftables.Is{Field: nftables.Proto, Value: 6},
 			nftables.Copy{To: nftables.SourceAddr, From: nftables.OriginalDest},
 			nftables.Copy{To: nftables.TCPSourcePort, From: nftables.OriginalDestPort},
 		},
 		{
-			nftables.Is{Field: nftables.Proto, Value: 17}, nftables.Is{Field: nftables.UDPChecksum, Not: true, Value: 0},
+			nftables.Is{Field: nftables.Proto, Value: 17},
+			nftables.Is{Field: nftables.UDPChecksum, Not: true, Value: 0},
 			nftables.Copy{To: nftables.UDPDestPort, From: nftables.OriginalSrcPort},
 		},
 		{nftables.Is{Field: nftables.Proto, Value: 132}, nftables.Copy{To: nftables.SCTPSourcePort, From: nftables.OriginalDestPort}},

@@ -38,6 +38,9 @@ func compile(r nftables.Rule, family nftables.Family) ([]byte, error) {
 	return c.out, nil
 }
 
+// statement appends one statement.
+//
+//nolint:funlen // a table
 func (c *compiler) statement(s nftables.Statement) error {
 	switch s := s.(type) {
 	case nftables.Is:

@@ -27,7 +27,7 @@ type conn struct {
 
 func dial() (*conn, error) {
 	s, err := nlsock.Open(unix.NETLINK_NETFILTER, receiveSize, true)
-	return &conn{Socket: s}, err //nolint:wrapcheck // it says what failed
+	return &conn{Socket: s}, err
 }
 
 // request is one message to nf_tables.

@@ -28,6 +28,8 @@ type location struct {
 const csumSCTP = 2 // NFT_PAYLOAD_CSUM_SCTP in linux/netfilter/nf_tables.h, from Linux 5.11 on
 
 // locate returns where a field is in a table of the family. Offsets are those of the protocols' headers.
+//
+//nolint:funlen // a table
 func locate(f nftables.Field, family nftables.Family) (location, error) {
 	network := func(at uint32, size int) location {
 		return location{size: size, expr: "payload", base: unix.NFT_PAYLOAD_NETWORK_HEADER, offset: at}

@@ -31,7 +31,7 @@ func Open() (*Tables, error) {
 
 // Close closes the socket. The state in the kernel stays.
 func (t *Tables) Close() error {
-	return t.conn.Close() //nolint:wrapcheck // the caller says what was closed
+	return t.conn.Close()
 }
 
 // Try finds out, for each table, whether the kernel can hold it, without leaving anything behind: it begins the

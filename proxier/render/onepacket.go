@@ -124,9 +124,12 @@ func answerFromRules(keep nftables.Field) []nftables.Rule {
 		return nil
 	}
 	return []nftables.Rule{{
-		isUDP(), direction(1), nftables.In{Fields: fromFrontend(), Set: setOnePacket},
-		nftables.FromInterface{Name: "lo", Not: true}, nftables.Is{Field: keep, Not: true},
-		nftables.Copy{To: nftables.SourceAddr, From: keep}, nftables.Store{To: keep},
+		isUDP(), direction(1),
+		nftables.In{Fields: fromFrontend(), Set: setOnePacket},
+		nftables.FromInterface{Name: "lo", Not: true},
+		nftables.Is{Field: keep, Not: true},
+		nftables.Copy{To: nftables.SourceAddr, From: keep},
+		nftables.Store{To: keep},
 	}}
 }
 

@@ -154,6 +154,7 @@ func (s State) record(o Op) {
 		v := s.IPVS.Virtual[op.Key]
 		v.Config = op.Config
 		s.IPVS.Virtual[op.Key] = v
+	default: // on real servers, see withReals
 	}
 }
 
@@ -216,16 +217,16 @@ func withReals(old []ipvs.RealServer, ops []Op) []ipvs.RealServer {
 	out := make([]ipvs.RealServer, len(old), len(old)+len(ops))
 	copy(out, old)
 	for _, o := range ops {
-		real := o.IPVS.Real
-		i, found := slices.BinarySearchFunc(out, real.Dest, func(r ipvs.RealServer, d ipvs.Dest) int { return r.Dest.Compare(d) })
+		server := o.IPVS.Real
+		i, found := slices.BinarySearchFunc(out, server.Dest, func(r ipvs.RealServer, d ipvs.Dest) int { return r.Dest.Compare(d) })
 		switch {
 		case o.IPVS.Verb == ipvs.DeleteReal && found:
 			out = slices.Delete(out, i, i+1)
 		case o.IPVS.Verb == ipvs.DeleteReal:
 		case found:
-			out[i] = real
+			out[i] = server
 		default:
-			out = slices.Insert(out, i, real)
+			out = slices.Insert(out, i, server)
 		}
 	}
 	return out
