@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/lb"
@@ -12,19 +13,35 @@ import (
 )
 
 // prepare makes sysctls, sets and rules what they should be, for each family apart. A family counts as ready once
-// its rules are in place.
+// its rules are in place. All of that is of parts of the kernel that do not know of each other, and most of it waits for a
+// process to end, so they go side by side; the tables come last, since rules may be in nf_tables too.
 func (p *Proxier) prepare(ctx context.Context) error {
 	p.lookForSchedulers(ctx)
-	var errs []error
-	if p.plane.Sysctls != nil {
-		changed, err := p.plane.Sysctls(ctx)
-		p.repaired(ctx, "sysctl", changed)
-		errs = append(errs, err)
+	families := p.plane.families()
+	ready, errs := make([]bool, len(families)), make([]error, len(families)+3)
+	var parts sync.WaitGroup
+	for i, f := range families {
+		parts.Go(func() { ready[i], errs[i] = p.prepareFamily(ctx, f) })
 	}
-	for _, f := range p.plane.families() {
-		errs = append(errs, p.prepareFamily(ctx, f))
+	parts.Go(func() { errs[len(families)] = p.prepareSysctls(ctx) })
+	parts.Go(func() { errs[len(families)+1] = p.prepareLoopback(ctx) })
+	parts.Wait()
+	for i, f := range families {
+		if ready[i] {
+			p.exposed(f)
+		}
 	}
-	return errors.Join(append(errs, p.prepareLoopback(ctx), p.prepareTables(ctx))...)
+	errs[len(families)+2] = p.prepareTables(ctx)
+	return errors.Join(errs...)
+}
+
+func (p *Proxier) prepareSysctls(ctx context.Context) error {
+	if p.plane.Sysctls == nil {
+		return nil
+	}
+	changed, err := p.plane.Sysctls(ctx)
+	p.repaired(ctx, "sysctl", changed)
+	return err
 }
 
 // prepareLoopback puts in place what leads loopback to node ports, or takes away what a daemon with other flags left.
@@ -67,25 +84,27 @@ func (p *Proxier) prepareTables(ctx context.Context) error {
 
 // prepareFamily makes the sets and rules of a family what they should be. One set that another program has made with
 // another type costs only what needs that set: its entries are refused, and what the rules find in it matches nothing of
-// ours, so that restricted frontends are closed and not open.
-func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) (err error) {
+// ours, so that restricted frontends are closed and not open. It reports whether the rules are in place.
+func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) (ready bool, err error) {
 	if err = p.plane.Sets.Ensure(ctx, render.Sets(f)); err != nil {
 		err = fmt.Errorf("sets of %s: %w", f, err)
 		if !errors.Is(err, iptables.ErrSetType) {
-			return err
+			return false, err
 		}
 	}
 	want := render.Skeleton(f, p.facts.Node, p.cfg.Render)
 	differences, checked := p.plane.Rules[f].Check(ctx, want)
 	if checked != nil {
-		return errors.Join(err, fmt.Errorf("rules of %s: %w", f, checked))
+		return false, errors.Join(err, fmt.Errorf("rules of %s: %w", f, checked))
 	}
 	if len(differences) > 0 {
 		if applied := p.plane.Rules[f].Apply(ctx, want); applied != nil {
-			return errors.Join(err, fmt.Errorf("rules of %s: %w", f, applied))
+			return false, errors.Join(err, fmt.Errorf("rules of %s: %w", f, applied))
 		}
 		p.repaired(ctx, "rules", differences)
 	}
-	p.rules[f] = want
-	return err
+	return true, err
 }
+
+// exposed notes that the rules of a family are in place.
+func (p *Proxier) exposed(f lb.Family) { p.rules[f] = render.Skeleton(f, p.facts.Node, p.cfg.Render) }

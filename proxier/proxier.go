@@ -177,7 +177,11 @@ func (p *Proxier) followNode(ctx context.Context) {
 		if reflect.DeepEqual(have, want) {
 			continue
 		}
-		if err := p.prepareFamily(ctx, f); err != nil {
+		ready, err := p.prepareFamily(ctx, f)
+		if ready {
+			p.exposed(f)
+		}
+		if err != nil {
 			p.verifyFailed(ctx, err)
 		}
 	}

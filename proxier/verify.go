@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"k8s.io/klog/v2"
 
@@ -73,30 +74,38 @@ func (p *Proxier) repaired(ctx context.Context, kind string, lines []string) {
 	}
 }
 
-// read returns what the kernel holds of ours. Virtual servers of others are left out, and so never touched.
+// read returns what the kernel holds of ours. Virtual servers of others are left out, and so never touched. The kinds of
+// state do not know of each other and are read side by side.
 func (p *Proxier) read(ctx context.Context) (render.State, error) {
-	var sets []iptables.Set
-	for _, f := range p.plane.families() {
-		sets = append(sets, render.Sets(f)...)
+	var (
+		parts                       sync.WaitGroup
+		entries                     map[string]map[iptables.Entry]struct{}
+		onLoopback                  map[iptables.Entry]struct{}
+		elements                    nftables.State
+		kernel                      ipvs.State
+		inSets, inLoop, inNFT, inVS error
+	)
+	parts.Go(func() {
+		var sets []iptables.Set
+		for _, f := range p.plane.families() {
+			sets = append(sets, render.Sets(f)...)
+		}
+		entries, inSets = p.plane.Sets.Dump(ctx, sets)
+	})
+	if p.plane.Loopback != nil {
+		parts.Go(func() { onLoopback, inLoop = p.plane.Loopback.Dump(ctx) })
 	}
-	entries, err := p.plane.Sets.Dump(ctx, sets)
-	if err != nil {
-		return render.State{}, fmt.Errorf("reading sets: %w", err)
+	if p.plane.NFT != nil {
+		parts.Go(func() { elements, inNFT = p.plane.NFT.Dump(ctx, render.Tables(p.facts, p.cfg.Render)) })
+	}
+	kernel, inVS = p.plane.IPVS.Dump(ctx)
+	parts.Wait()
+	if err := errors.Join(reading("sets", inSets), reading("node ports on loopback", inLoop), reading("nf_tables", inNFT),
+		reading("virtual servers", inVS)); err != nil {
+		return render.State{}, err
 	}
 	if p.plane.Loopback != nil {
-		if entries[loopback.SetName], err = p.plane.Loopback.Dump(ctx); err != nil {
-			return render.State{}, fmt.Errorf("reading node ports on loopback: %w", err)
-		}
-	}
-	var elements nftables.State
-	if p.plane.NFT != nil {
-		if elements, err = p.plane.NFT.Dump(ctx, render.Tables(p.facts, p.cfg.Render)); err != nil {
-			return render.State{}, fmt.Errorf("reading nf_tables: %w", err)
-		}
-	}
-	kernel, err := p.plane.IPVS.Dump(ctx)
-	if err != nil {
-		return render.State{}, fmt.Errorf("reading virtual servers: %w", err)
+		entries[loopback.SetName] = onLoopback
 	}
 	found := render.StateOf(kernel, entries, elements)
 	foreign := map[ipvs.Key]struct{}{}
@@ -108,6 +117,14 @@ func (p *Proxier) read(ctx context.Context) (render.State, error) {
 	}
 	p.setForeign(foreign)
 	return found, nil
+}
+
+// reading adds to an error what was to be read.
+func reading(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("reading %s: %w", what, err)
 }
 
 // ours reports whether a virtual server in the kernel is one of ours: recorded so in the sets, or in our shadow, or

@@ -2,13 +2,13 @@ package ipvsnl
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/kube-hop/kube-hop/ipvs"
 )
@@ -20,19 +20,29 @@ import (
 func parseProc(r io.Reader) (map[ipvs.Key][]ipvs.RealServer, error) {
 	out := map[ipvs.Key][]ipvs.RealServer{}
 	var current ipvs.Key // zero while the real servers are not of interest
+	var servers []ipvs.RealServer
+	end := func() {
+		if current.Addr.IsValid() {
+			slices.SortFunc(servers, func(a, b ipvs.RealServer) int { return a.Compare(b.Dest) })
+			out[current] = append([]ipvs.RealServer(nil), servers...)
+		}
+		current, servers = ipvs.Key{}, servers[:0]
+	}
 	lines := bufio.NewScanner(r)
+	var store [4][]byte // as many fields of a line as say anything to us
 	for n := 1; lines.Scan(); n++ {
-		fields := strings.Fields(lines.Text())
+		fields := firstFields(lines.Bytes(), store[:0])
 		if n <= 3 || len(fields) == 0 {
 			continue // the head
 		}
-		if fields[0] != "->" {
+		if string(fields[0]) != "->" {
+			end()
 			k, ok, err := parseProcVirtual(fields)
 			if err != nil {
 				return nil, fmt.Errorf("line %d: %w", n, err)
 			}
-			if current = (ipvs.Key{}); ok {
-				current, out[k] = k, nil
+			if ok {
+				current = k
 			}
 			continue
 		}
@@ -44,28 +54,41 @@ func parseProc(r io.Reader) (map[ipvs.Key][]ipvs.RealServer, error) {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 		if !ok {
-			delete(out, current)
 			current = ipvs.Key{}
 			continue
 		}
-		out[current] = append(out[current], server)
+		servers = append(servers, server)
 	}
+	end()
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read: %w", err)
-	}
-	for _, list := range out {
-		slices.SortFunc(list, func(a, b ipvs.RealServer) int { return a.Compare(b.Dest) })
 	}
 	return out, nil
 }
 
+// firstFields appends the fields of a line, as many as there is room for. A large node has hundreds of thousands of lines.
+func firstFields(line []byte, to [][]byte) [][]byte {
+	for len(to) < cap(to) {
+		line = bytes.TrimLeft(line, " \t\r")
+		if len(line) == 0 {
+			break
+		}
+		end := bytes.IndexByte(line, ' ')
+		if end < 0 {
+			end = len(line)
+		}
+		to, line = append(to, line[:end]), line[end:]
+	}
+	return to
+}
+
 // parseProcVirtual reads "TCP  0A60000A:0050 rr"; ok is false for one by mark or of another protocol.
-func parseProcVirtual(fields []string) (k ipvs.Key, ok bool, err error) {
+func parseProcVirtual(fields [][]byte) (k ipvs.Key, ok bool, err error) {
 	if len(fields) < 2 {
 		return k, false, fmt.Errorf("%w: virtual server %q", errWire, fields)
 	}
 	for _, p := range []ipvs.Proto{ipvs.TCP, ipvs.UDP, ipvs.SCTP} {
-		if fields[0] == p.String() {
+		if string(fields[0]) == p.String() {
 			a, err := parseProcAddr(fields[1])
 			return ipvs.Key{Addr: a.Addr(), Port: a.Port(), Proto: p}, err == nil, err
 		}
@@ -74,7 +97,7 @@ func parseProcVirtual(fields []string) (k ipvs.Key, ok bool, err error) {
 }
 
 // parseProcReal reads "-> 0AF40105:1F90 Masq 1 0 0"; ok is false if it is not masqueraded.
-func parseProcReal(fields []string) (r ipvs.RealServer, ok bool, err error) {
+func parseProcReal(fields [][]byte) (r ipvs.RealServer, ok bool, err error) {
 	if len(fields) < 4 {
 		return r, false, fmt.Errorf("%w: real server %q", errWire, fields)
 	}
@@ -82,32 +105,32 @@ func parseProcReal(fields []string) (r ipvs.RealServer, ok bool, err error) {
 	if err != nil {
 		return r, false, err
 	}
-	weight, err := strconv.ParseUint(fields[3], 10, 16)
+	weight, err := strconv.ParseUint(string(fields[3]), 10, 16)
 	if err != nil {
 		return r, false, fmt.Errorf("%w: weight %q", errWire, fields[3])
 	}
-	return ipvs.RealServer{Dest: ipvs.Dest{Addr: a.Addr(), Port: a.Port()}, Weight: int(weight)}, fields[2] == "Masq", nil
+	return ipvs.RealServer{Dest: ipvs.Dest{Addr: a.Addr(), Port: a.Port()}, Weight: int(weight)}, string(fields[2]) == "Masq", nil
 }
 
 // parseProcAddr reads an address and port: 0A60000A:0050, or [fd96:0000:0000:0000:0000:0000:0000:0010]:0050.
-func parseProcAddr(s string) (netip.AddrPort, error) {
-	i := strings.LastIndexByte(s, ':')
+func parseProcAddr(s []byte) (netip.AddrPort, error) {
+	i := bytes.LastIndexByte(s, ':')
 	if i < 0 {
 		return netip.AddrPort{}, fmt.Errorf("%w: address %q", errWire, s)
 	}
-	port, err := strconv.ParseUint(s[i+1:], 16, 16)
+	port, err := strconv.ParseUint(string(s[i+1:]), 16, 16)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("%w: port of %q", errWire, s)
 	}
-	if inner, ok := strings.CutPrefix(s[:i], "["); ok {
-		a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+	if inner, ok := bytes.CutPrefix(s[:i], []byte("[")); ok {
+		a, err := netip.ParseAddr(string(bytes.TrimSuffix(inner, []byte("]"))))
 		if err != nil || !a.Is6() || a.Zone() != "" {
 			return netip.AddrPort{}, fmt.Errorf("%w: address %q", errWire, s)
 		}
 		return netip.AddrPortFrom(a, uint16(port)), nil
 	}
 	var b [4]byte
-	if n, err := hex.Decode(b[:], []byte(s[:min(i, 8)])); err != nil || n != 4 || i != 8 {
+	if n, err := hex.Decode(b[:], s[:min(i, 8)]); err != nil || n != 4 || i != 8 {
 		return netip.AddrPort{}, fmt.Errorf("%w: address %q", errWire, s)
 	}
 	return netip.AddrPortFrom(netip.AddrFrom4(b), uint16(port)), nil

@@ -1,6 +1,7 @@
 package ipvsnl
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -72,4 +73,22 @@ func FuzzParseProc(f *testing.F) {
 			}
 		}
 	})
+}
+
+// BenchmarkParseProc reads virtual servers with ten real servers each.
+func BenchmarkParseProc(b *testing.B) {
+	var text strings.Builder
+	text.WriteString("\n\n\n")
+	for i := range 1000 {
+		fmt.Fprintf(&text, "TCP  0A60%04X:0050 rr \n", i)
+		for j := range 10 {
+			fmt.Fprintf(&text, "  -> 0AF4%02X%02X:1F90      Masq    1      0          0         \n", i%256, j)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if got, err := parseProc(strings.NewReader(text.String())); err != nil || len(got) != 1000 {
+			b.Fatal(len(got), err)
+		}
+	}
 }
