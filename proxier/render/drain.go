@@ -81,21 +81,21 @@ func Draining(m *Model, st State, k ipvs.Key) []Drain {
 // Lingers reports whether something is left of an address that no frontend has any more, for the sake of the connections
 // that its last frontends had. They are reset for a while, where otherwise their clients would wait for minutes.
 func Lingers(m *Model, st State, p netip.Prefix) bool {
-	return guardLingers(m, st, p) || Released(m, st, p) && st.holds(releasedElement(p.Addr()))
+	at := m.place(p)
+	return guardLingers(st, p, at) || isReleased(m, st, p, at) && st.holds(releasedElement(p.Addr()))
 }
 
 // guardLingers reports whether the guard of an address in a range of ClusterIPs stays, which answers where the range is
 // silent. It does not linger on an address that the node has got on an interface, where it would be in the way.
-func guardLingers(m *Model, st State, p netip.Prefix) bool {
-	return p.IsSingleIP() && m.facts.inServiceCIDR(p.Addr()) && !m.facts.isLocal(p.Addr()) &&
-		!m.place(p).vip && st.has(prefixMember(p, setVIP))
+func guardLingers(st State, p netip.Prefix, at place) bool {
+	return at.covered && !at.vip && !at.own && st.has(prefixMember(p, setVIP))
 }
 
-// Released reports whether what is left of the connections through an address is to be reset. The address itself is
+// isReleased reports whether what is left of the connections through an address is to be reset. The address itself is
 // nobody's, or somebody else's, from the moment on at which its last frontend goes. An address that the node has got on
 // an interface answers by itself, and one that others may have too may still have frontends, by port.
-func Released(m *Model, st State, p netip.Prefix) bool {
-	if !p.IsSingleIP() || m.place(p).vip || m.facts.inServiceCIDR(p.Addr()) || m.facts.isLocal(p.Addr()) || m.cfg.sharesAddress(p.Addr(), m.facts) {
+func isReleased(m *Model, st State, p netip.Prefix, at place) bool {
+	if !p.IsSingleIP() || at.vip || at.covered || m.facts.isLocal(p.Addr()) || m.cfg.sharesAddress(p.Addr(), m.facts) {
 		return false
 	}
 	_, isBound := st.IPVS.Bound[p]

@@ -336,14 +336,14 @@ func (m *Model) Frontend(k ipvs.Key) (Frontend, bool) {
 }
 
 // bindings returns the prefixes on which the reachability of a VIP depends: the range that is bound as a whole, if it
-// lies in one, and the address itself.
-func (m *Model) bindings(a netip.Addr) []netip.Prefix {
+// lies in one, and the address itself; the same one twice otherwise.
+func (m *Model) bindings(a netip.Addr) [2]netip.Prefix {
 	for _, p := range m.facts.ServiceCIDRs {
 		if p.Contains(a) {
-			return []netip.Prefix{p, host(a)}
+			return [2]netip.Prefix{p, host(a)}
 		}
 	}
-	return []netip.Prefix{host(a)}
+	return [2]netip.Prefix{host(a), host(a)}
 }
 
 // place is what is to be true of an address or a range.
@@ -352,8 +352,8 @@ type place struct {
 	bound bool
 	// vip: it is the address of a Service, clusterIP: traffic to it is ClusterIP traffic.
 	vip, clusterIP bool
-	// own: the node has it on an interface although it lies in a range of ClusterIPs.
-	own bool
+	// covered: it is an address in a range of ClusterIPs, own: which the node has on an interface all the same.
+	covered, own bool
 }
 
 func (m *Model) place(p netip.Prefix) place {
@@ -366,6 +366,6 @@ func (m *Model) place(p netip.Prefix) place {
 	u, covered := m.vips[p.Addr()], m.facts.inServiceCIDR(p.Addr())
 	return place{
 		bound: u.all > 0 && !covered, vip: u.all > 0, clusterIP: u.clusterIP > 0 && !covered,
-		own: covered && m.facts.isLocal(p.Addr()),
+		covered: covered, own: covered && m.facts.isLocal(p.Addr()),
 	}
 }

@@ -132,25 +132,62 @@ func (d *differ) diff(touched []Touched) Plan {
 			d.key(k)
 		}
 	}
-	return append(slices.Concat(d.phases[:]...), d.exchanges...)
+	return append(d.ordered(), d.exchanges...)
 }
 
-// reserve makes room for what a first sync plans most of: a real server for each endpoint. Growing to that size would take
-// more than twice the memory, and copying.
+// room is where a large plan is put together: its middle is for the operations that serve, and what is planned first and
+// last is moved in before and behind them. Growing to that size, and joining the phases then, would copy all of it twice.
+type room struct {
+	ops           Plan
+	before, serve int // how many operations have place before the middle and in it
+}
+
+// reserve makes room for what a first sync plans most of: a real server for each endpoint. For the other phases there is
+// as much as almost all Services need.
 func (d *differ) reserve(touched []Touched) {
-	const few = 16
-	n := 0
+	const few = 16 // what a change of one Service touches
+	n, keys := 0, 0
 	for _, t := range touched {
 		if len(t.Keys) <= few {
 			continue
 		}
+		keys += len(t.Keys)
 		for _, k := range t.Keys {
 			if f, ok := d.model.Frontend(k); ok {
-				n += 1 + len(f.Virtual.Real) - len(d.state.IPVS.Virtual[k].Real)
+				n += max(0, 1+len(f.Virtual.Real)-len(d.state.IPVS.Virtual[k].Real))
 			}
 		}
 	}
-	d.phases[PhaseServe] = make(Plan, 0, max(0, n))
+	if n > 0 {
+		d.room = room{ops: make(Plan, 3*keys+n+2*keys), before: 3 * keys, serve: n}
+		d.phases[PhaseServe] = d.room.ops[d.room.before:d.room.before]
+	}
+}
+
+// ordered returns the operations of all phases in order, in the room that is reserved if it is enough.
+func (d *differ) ordered() Plan {
+	first, serve, last := d.phases[:PhaseServe], d.phases[PhaseServe], d.phases[PhaseServe+1:]
+	begin, end := d.room.before-count(first), d.room.before+len(serve)
+	if begin < 0 || len(serve) > d.room.serve || end+count(last) > len(d.room.ops) {
+		return slices.Concat(d.phases[:]...)
+	}
+	at := d.room.ops[begin:begin]
+	for _, p := range first {
+		at = append(at, p...)
+	}
+	at = d.room.ops[begin:end]
+	for _, p := range last {
+		at = append(at, p...)
+	}
+	return at
+}
+
+func count(plans []Plan) int {
+	n := 0
+	for _, p := range plans {
+		n += len(p)
+	}
+	return n
 }
 
 // differ collects the operations of one Diff.
@@ -163,6 +200,7 @@ type differ struct {
 	// forget takes away at once what is left of addresses that are not wanted, without letting them linger.
 	forget bool
 	phases [PhaseDisallow + 1]Plan
+	room   room
 	// exchanges comes last: three phases of its own for each scheduler that is exchanged.
 	exchanges Plan
 	// onIPVS, onSets and onNFT are where the next operations are put, many to an allocation.
@@ -214,7 +252,7 @@ func (d *differ) prefix(p netip.Prefix) {
 	}
 	d.seen[p] = true
 	want := d.model.place(p)
-	lingers := !d.forget && guardLingers(d.model, d.state, p)
+	lingers := !d.forget && guardLingers(d.state, p, want)
 	base := Op{Service: d.service, VIP: p}
 	if base.Service == (lb.Name{}) {
 		base.Service = d.model.vips[p.Addr()].service
@@ -223,18 +261,19 @@ func (d *differ) prefix(p netip.Prefix) {
 	d.member(base, prefixMember(p, setVIP), want.vip || lingers, PhaseGuard, PhaseUnguard)
 	d.member(base, prefixMember(p, setClusterIP), want.clusterIP, PhaseGuard, PhaseUnguard)
 
-	source := d.model.facts.source(p.Addr())
 	have, isBound := d.state.IPVS.Bound[p]
 	if p.IsSingleIP() && p.Addr().Is4() {
 		d.element(base, arpElement(p.Addr()), want.bound, PhaseGuard, PhaseUnguard)
 	}
 	if p.IsSingleIP() {
-		d.element(base, releasedElement(p.Addr()), !d.forget && Released(d.model, d.state, p), PhaseClose, PhaseUnguard)
+		d.element(base, releasedElement(p.Addr()), !d.forget && isReleased(d.model, d.state, p, want), PhaseClose, PhaseUnguard)
 	}
 	switch {
-	case want.bound && (!isBound || have != source):
-		d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.Bind, Prefix: p, Source: source})
-	case !want.bound && isBound:
+	case want.bound:
+		if source := d.model.facts.source(p.Addr()); !isBound || have != source {
+			d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.Bind, Prefix: p, Source: source})
+		}
+	case isBound:
 		d.ipvs(base, PhaseUnbind, ipvs.Op{Verb: ipvs.Unbind, Prefix: p})
 	}
 }
@@ -302,12 +341,13 @@ func (d *differ) inside(k ipvs.Key) {
 
 // port plans whether the frontend's port alone is local.
 func (d *differ) port(base Op, want bool) {
-	source := d.model.facts.source(base.Key.Addr)
 	have, isBound := d.state.IPVS.Ports[base.Key]
 	switch {
-	case want && (!isBound || have != source):
-		d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.BindPort, Key: base.Key, Source: source})
-	case !want && isBound:
+	case want:
+		if source := d.model.facts.source(base.Key.Addr); !isBound || have != source {
+			d.ipvs(base, PhaseBind, ipvs.Op{Verb: ipvs.BindPort, Key: base.Key, Source: source})
+		}
+	case isBound:
 		d.ipvs(base, PhaseUnbind, ipvs.Op{Verb: ipvs.UnbindPort, Key: base.Key})
 	}
 }

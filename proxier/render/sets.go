@@ -2,6 +2,7 @@ package render
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/ipvs"
@@ -14,41 +15,47 @@ import (
 const (
 	// setServed holds the frontends on bound VIPs that have a virtual server. What is not in it is rejected on a
 	// VIP, so an entry comes last and goes first.
-	setServed = "SERVED"
+	setServed = prefix4 + "SERVED"
 	// setExternal holds external frontends whose traffic is always masqueraded (policy Cluster).
-	setExternal = "EXTERNAL"
+	setExternal = prefix4 + "EXTERNAL"
 	// setExternalLocal holds external frontends that keep the client's address (policy Local).
-	setExternalLocal = "EXTERNAL-LOCAL"
+	setExternalLocal = prefix4 + "EXTERNAL-LOCAL"
 	// setVIP holds every VIP that is local because kube-hop made it so: what is not in setServed is rejected there.
-	setVIP = "VIP"
+	setVIP = prefix4 + "VIP"
 	// setClusterIP holds the ranges of ClusterIPs, and the ClusterIPs outside of them. An address of a range that is
 	// not in setVIP belongs to no Service; what is sent there is dropped.
-	setClusterIP = "CLUSTER-IP"
+	setClusterIP = prefix4 + "CLUSTER-IP"
 	// setOwn holds the addresses of ranges of ClusterIPs that the node has on an interface: they are not guarded.
-	setOwn = "OWN"
+	setOwn = prefix4 + "OWN"
 	// setHealth holds the healthCheckNodePorts, which the daemon itself answers.
-	setHealth = "HEALTH-CHECK"
+	setHealth = prefix4 + "HEALTH-CHECK"
 	// setRanged holds the frontends that only sources in loadBalancerSourceRanges may use; setRange holds the pairs
 	// of such a frontend and a range. A pair comes before its frontend is restricted and goes after.
-	setRanged, setRange = "RANGED", "RANGE"
+	setRanged, setRange = prefix4 + "RANGED", prefix4 + "RANGE"
 	// setNoLocal holds the frontends whose traffic policy leaves no endpoint although there are some: new connections
 	// are dropped, so that a load balancer or a client tries another node, and not refused.
-	setNoLocal = "NO-LOCAL"
+	setNoLocal = prefix4 + "NO-LOCAL"
 	// setNoLocalOutside holds those whose traffic policy leaves no endpoint for clients outside of the cluster only.
-	setNoLocalOutside = "NO-LOCAL-OUTSIDE"
+	setNoLocalOutside = prefix4 + "NO-LOCAL-OUTSIDE"
 )
 
 // maxElem is the capacity of each set. ipset's own default, 65536, is 40 external IPs with 1,700 ports; memory is
 // used per entry, not per capacity.
 const maxElem = 1 << 20
 
-// setName returns a set's name in the kernel. Both families share one name space there; the form for IPv6 follows
+// The names of sets in the kernel begin with these. Both families share one name space there; the form for IPv6 follows
 // kube-proxy (KUBE-6-...).
+const (
+	prefix4 = "KUBE-HOP-"
+	prefix6 = "KUBE-HOP-6-"
+)
+
+// setName returns a set's name in a family. That of IPv4 is asked for most, and needs no memory.
 func setName(f lb.Family, name string) string {
 	if f == lb.IPv6 {
-		return "KUBE-HOP-6-" + name
+		return prefix6 + strings.TrimPrefix(name, prefix4)
 	}
-	return "KUBE-HOP-" + name
+	return name
 }
 
 // Sets returns the sets of one family.
