@@ -43,7 +43,7 @@ bench-core: ## Go benchmarks of the core, without a kernel; two outputs of COUNT
 scale: ## 10,000 Services with 10 endpoints on a real kernel, adopted after a restart (SCALE=n for another number)
 	@hack/scale
 
-parity: ## the proof beside kube-proxy: writes docs/parity.md (SUBJECTS=, RUN=; 15 minutes a subject)
+parity: ## the proof beside kube-proxy: writes docs/parity.md (SUBJECTS=, RUN=, SHORT=1; an hour or more a subject)
 	@hack/parity
 
 breaks: ## the proof that the end-to-end tests can fail: breaks the daemon in some 60 ways (RUN=regexp; within an hour)
