@@ -58,6 +58,7 @@ func (r *run) changes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.telling = 0
 	var all []single
 	for begin := time.Now(); len(all) < r.plan.changes && time.Since(begin) < r.budget; {
 		if err := r.rest(ctx, lull); err != nil {
@@ -75,7 +76,7 @@ func (r *run) changes(ctx context.Context) error {
 	}
 	return errors.Join(
 		r.noteChanges(all),
-		r.note(result.ChangeCPU, milliseconds(after-before)/float64(len(all))),
+		r.note(result.ChangeCPU, milliseconds(after-before-r.telling)/float64(len(all))),
 	)
 }
 

@@ -113,12 +113,21 @@ func most(series map[string]float64, name string) float64 {
 // everything among them.
 type syncTimes struct{ count, sum float64 }
 
-// syncs returns those of IPv4 so far.
+// syncs returns those of IPv4 so far. What it costs the daemon to tell is added to r.telling.
 func (r *run) syncs(ctx context.Context) (syncTimes, error) {
+	before, err := r.daemon.CPU()
+	if err != nil {
+		return syncTimes{}, err
+	}
 	m, err := r.node.Series(ctx, metricsURL)
 	if err != nil {
 		return syncTimes{}, err
 	}
+	after, err := r.daemon.CPU()
+	if err != nil {
+		return syncTimes{}, err
+	}
+	r.telling += after - before
 	const family = `{ip_family="IPv4"}`
 	count, found := m[syncDuration+"_count"+family]
 	if !found {

@@ -118,6 +118,8 @@ type run struct {
 	kernelView      observer
 	daemon          *testbed.Proc
 	round           []int // of the last endpoint of each Service
+	// telling is the processor time that the daemon has used to tell how many syncs there were.
+	telling time.Duration
 }
 
 func newRun(ctx context.Context, p plan, s subject, n int) (_ *run, err error) {

@@ -76,7 +76,7 @@ func Figures() []Figure {
 		{ID: BeyondP99, Title: same + "p99", Unit: "ms"},
 		{ID: OwnP50, Title: "the daemon's own share, its sync: p50", Unit: "ms"},
 		{ID: OwnP99, Title: same + "p99", Unit: "ms"},
-		{ID: ChangeCPU, Title: "the daemon's processor time for one such change, all that goes on meanwhile included", Unit: "ms"},
+		{ID: ChangeCPU, Title: "the daemon's processor time for one such change, all that goes on meanwhile included, but for its metrics being asked", Unit: "ms"},
 		{ID: BurstTotal, Title: "burst of changes, from the first request until all are in the kernel", Unit: "s"},
 		{ID: BurstBeyond, Title: "of that, after any watcher has heard of the last one", Unit: "s"},
 		{ID: ChurnP50, Title: "steady changes, how stale the kernel is beyond delivery: p50", Unit: "ms"},
