@@ -18,21 +18,22 @@ import (
 func (p *Proxier) prepare(ctx context.Context) error {
 	p.lookForSchedulers(ctx)
 	families := p.plane.families()
-	ready, errs := make([]bool, len(families)), make([]error, len(families)+3)
+	want, ready, errs := make([]iptables.Ruleset, len(families)), make([]bool, len(families)), make([]error, len(families))
+	var sysctls, onLoopback error
 	var parts sync.WaitGroup
 	for i, f := range families {
-		parts.Go(func() { ready[i], errs[i] = p.prepareFamily(ctx, f) })
+		want[i] = render.Skeleton(f, p.facts.Node, p.cfg.Render)
+		parts.Go(func() { ready[i], errs[i] = p.prepareFamily(ctx, f, want[i]) })
 	}
-	parts.Go(func() { errs[len(families)] = p.prepareSysctls(ctx) })
-	parts.Go(func() { errs[len(families)+1] = p.prepareLoopback(ctx) })
+	parts.Go(func() { sysctls = p.prepareSysctls(ctx) })
+	parts.Go(func() { onLoopback = p.prepareLoopback(ctx) })
 	parts.Wait()
 	for i, f := range families {
 		if ready[i] {
-			p.exposed(f)
+			p.rules[f] = want[i]
 		}
 	}
-	errs[len(families)+2] = p.prepareTables(ctx)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, sysctls, onLoopback, p.prepareTables(ctx))...)
 }
 
 func (p *Proxier) prepareSysctls(ctx context.Context) error {
@@ -85,14 +86,13 @@ func (p *Proxier) prepareTables(ctx context.Context) error {
 // prepareFamily makes the sets and rules of a family what they should be. One set that another program has made with
 // another type costs only what needs that set: its entries are refused, and what the rules find in it matches nothing of
 // ours, so that restricted frontends are closed and not open. It reports whether the rules are in place.
-func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) (ready bool, err error) {
+func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family, want iptables.Ruleset) (ready bool, err error) {
 	if err = p.plane.Sets.Ensure(ctx, render.Sets(f)); err != nil {
 		err = fmt.Errorf("sets of %s: %w", f, err)
 		if !errors.Is(err, iptables.ErrSetType) {
 			return false, err
 		}
 	}
-	want := render.Skeleton(f, p.facts.Node, p.cfg.Render)
 	differences, checked := p.plane.Rules[f].Check(ctx, want)
 	if checked != nil {
 		return false, errors.Join(err, fmt.Errorf("rules of %s: %w", f, checked))
@@ -105,6 +105,3 @@ func (p *Proxier) prepareFamily(ctx context.Context, f lb.Family) (ready bool, e
 	}
 	return true, err
 }
-
-// exposed notes that the rules of a family are in place.
-func (p *Proxier) exposed(f lb.Family) { p.rules[f] = render.Skeleton(f, p.facts.Node, p.cfg.Render) }

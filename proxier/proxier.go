@@ -177,9 +177,9 @@ func (p *Proxier) followNode(ctx context.Context) {
 		if reflect.DeepEqual(have, want) {
 			continue
 		}
-		ready, err := p.prepareFamily(ctx, f)
+		ready, err := p.prepareFamily(ctx, f, want)
 		if ready {
-			p.exposed(f)
+			p.rules[f] = want
 		}
 		if err != nil {
 			p.verifyFailed(ctx, err)

@@ -79,7 +79,7 @@ func (p *Proxier) repaired(ctx context.Context, kind string, lines []string) {
 func (p *Proxier) read(ctx context.Context) (render.State, error) {
 	var (
 		parts                       sync.WaitGroup
-		entries                     map[string]map[iptables.Entry]struct{}
+		entries                     iptables.SetState
 		onLoopback                  map[iptables.Entry]struct{}
 		elements                    nftables.State
 		kernel                      ipvs.State

@@ -88,6 +88,7 @@ func TestKernelMarkAffinityKeepsThePort(t *testing.T) {
 			must(t, exchange(conn)) // the echo server answers
 			continue
 		}
+		must(t, other.(*net.TCPListener).SetDeadline(time.Now().Add(10*time.Second)))
 		accepted, err := other.Accept()
 		must(t, err)
 		_ = accepted.Close()
