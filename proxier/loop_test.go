@@ -27,6 +27,16 @@ type loopTable struct {
 	mu      sync.Mutex
 	applied []time.Time
 	refuse  bool
+	silent  bool // connection counts are not told
+}
+
+func (l *loopTable) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.Conns, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.silent {
+		return nil, errRefused
+	}
+	return l.Fake.Conns(ctx, k)
 }
 
 func (l *loopTable) Apply(ctx context.Context, ops []ipvs.Op) []*ipvs.OpError {
@@ -265,6 +275,38 @@ func TestDriftIsRepairedWithinTheSyncPeriod(t *testing.T) {
 			time.Sleep(31 * time.Second)
 			if n := table.virtualServers(t); n != 1 {
 				t.Errorf("%d virtual servers a sync period after they were cleared, want 1", n)
+			}
+		})
+	})
+}
+
+// TestDrainingThatCannotBeRead: a failure to look at what drains ends with the draining, and the loop comes to rest.
+func TestDrainingThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, table := newLoop(0)
+		run(t, p, func() {
+			slice := lb.EndpointSlice{
+				Name: lb.Name{Namespace: "default", Name: "s1-1"}, Service: service(1).Name, Family: lb.IPv4,
+				Ports:     []lb.EndpointPort{{Proto: lb.TCP, Port: 80}},
+				Endpoints: []lb.Endpoint{{Addr: netip.MustParseAddr("10.244.1.5"), Ready: true, Serving: true}},
+			}
+			p.Tracker.SetService(service(1))
+			p.Tracker.SetEndpointSlice(slice)
+			p.Tracker.Synced()
+			synctest.Wait()
+			table.mu.Lock()
+			table.silent = true
+			table.mu.Unlock()
+			p.Tracker.DeleteEndpointSlice(slice.Name)
+			time.Sleep(2*time.Minute + time.Second) // the deadline is after a minute
+			s, err := table.Dump(t.Context())
+			for k, v := range s.Virtual {
+				if len(v.Real) > 0 || err != nil {
+					t.Errorf("after its deadline: %s has %v, %v", k, v.Real, err)
+				}
+			}
+			if ok, _ := p.Status.Healthy(); !ok {
+				t.Error("unhealthy, though nothing drains any more")
 			}
 		})
 	})

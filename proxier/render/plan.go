@@ -138,8 +138,8 @@ func (d *differ) diff(touched []Touched) Plan {
 // room is where a large plan is put together: its middle is for the operations that serve, and what is planned first and
 // last is moved in before and behind them. Growing to that size, and joining the phases then, would copy all of it twice.
 type room struct {
-	ops           Plan
-	before, serve int // how many operations have place before the middle and in it
+	ops    Plan
+	before int // how many operations have place before the middle
 }
 
 // reserve makes room for what a first sync plans most of: a real server for each endpoint. For the other phases there is
@@ -159,7 +159,7 @@ func (d *differ) reserve(touched []Touched) {
 		}
 	}
 	if n > 0 {
-		d.room = room{ops: make(Plan, 3*keys+n+2*keys), before: 3 * keys, serve: n}
+		d.room = room{ops: make(Plan, 3*keys+n+2*keys), before: 3 * keys}
 		d.phases[PhaseServe] = d.room.ops[d.room.before:d.room.before]
 	}
 }
@@ -168,7 +168,7 @@ func (d *differ) reserve(touched []Touched) {
 func (d *differ) ordered() Plan {
 	first, serve, last := d.phases[:PhaseServe], d.phases[PhaseServe], d.phases[PhaseServe+1:]
 	begin, end := d.room.before-count(first), d.room.before+len(serve)
-	if begin < 0 || len(serve) > d.room.serve || end+count(last) > len(d.room.ops) {
+	if begin < 0 || end > len(d.room.ops) { // those that serve have moved out of it
 		return slices.Concat(d.phases[:]...)
 	}
 	at := d.room.ops[begin:begin]

@@ -1,9 +1,11 @@
 package render
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
 )
 
@@ -26,5 +28,30 @@ func TestRetriedFrontendBringsItsGuards(t *testing.T) {
 				t.Errorf("the plan for %s lacks %q:\n%s", k, text, plan)
 			}
 		}
+	}
+}
+
+// TestLargePlanOutgrowsItsRoom: room is reserved for what a first sync plans; a plan with more than that is the plans for
+// the single frontends together all the same.
+func TestLargePlanOutgrowsItsRoom(t *testing.T) {
+	services, slicesOf := clusterOf(20)
+	m := NewModel(testFacts, testConfig)
+	for i, s := range services {
+		m.Update(s.Name, s, slicesOf[i], true)
+	}
+	st := Desired(m)
+	keys := sortedMapKeys(st.IPVS.Virtual, ipvs.Key.Compare)
+	var want Plan
+	for _, k := range keys {
+		v := st.IPVS.Virtual[k]
+		v.Real = slices.Clone(v.Real)
+		for i := range v.Real {
+			v.Real[i].Weight = 7
+		}
+		st.IPVS.Virtual[k] = v
+		want = append(want, Diff(m, st, Touched{Keys: []ipvs.Key{k}})...)
+	}
+	if got := Diff(m, st, Touched{Keys: keys}); len(got) != 200 || got.String() != want.String() {
+		t.Errorf("%d operations, want 200:\n%s\nwant\n%s", len(got), got, want)
 	}
 }
