@@ -23,7 +23,7 @@ func (p *Proxier) Cleanup(ctx context.Context) error {
 	}
 	for _, f := range p.plane.families() {
 		// A rule's text is not looked at when it is removed with its chain, so the Node need not be known.
-		if err := p.plane.Rules[f].Remove(ctx, render.Skeleton(f, p.facts.Node, p.cfg.Render)); err != nil {
+		if err := p.plane.Rules[f].Remove(ctx, p.skeleton(f)); err != nil {
 			errs = append(errs, fmt.Errorf("rules of %s: %w", f, err))
 		}
 		if err := p.plane.Sets.Destroy(ctx, render.Sets(f)); err != nil {

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Run keeps the kernel up to date until ctx ends. Nothing is programmed before the tracker has synced, and nothing
-// is taken away at the end: traffic goes on without the daemon.
+// Run keeps the kernel up to date until ctx ends. Nothing that leads or stops traffic is programmed before the tracker has
+// synced, and nothing is taken away at the end: traffic goes on without the daemon.
 func (p *Proxier) Run(ctx context.Context) {
+	p.prepareAhead(ctx)
 	select {
 	case <-ctx.Done():
 		return

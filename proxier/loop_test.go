@@ -2,6 +2,7 @@ package proxier_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -87,6 +88,15 @@ func newLoopWith(minSync time.Duration, sets iptables.Sets) (*proxier.Proxier, *
 	return proxier.New(loopConfig(minSync), plane, metrics.New(), time.Now), table
 }
 
+// newLoopOn returns a proxier on a kernel that already has sets and rules.
+func newLoopOn(sets iptables.Sets, rules iptables.Rules) *proxier.Proxier {
+	plane := proxier.Dataplane{IPVS: ipvstest.NewFake(nodeAddresses...), Sets: sets, Rules: map[lb.Family]iptables.Rules{lb.IPv4: rules}}
+	return proxier.New(loopConfig(0), plane, metrics.New(), time.Now)
+}
+
+// loopRules are the rules that such a proxier wants.
+func loopRules() iptables.Ruleset { return render.Skeleton(lb.IPv4, lb.Node{}, loopConfig(0).Render) }
+
 func loopConfig(minSync time.Duration) proxier.Config {
 	return proxier.Config{
 		NodeName: "n1", Render: render.Config{Scheduler: "rr", IPv4: true, MasqueradeBit: 14},
@@ -126,6 +136,49 @@ func TestNothingIsProgrammedBeforeSynced(t *testing.T) {
 			synctest.Wait()
 			if n := table.virtualServers(t); n != 1 || !p.Status.Started() {
 				t.Errorf("%d virtual servers after it has, want 1", n)
+			}
+		})
+	})
+}
+
+// TestRulesAreMadeWhileServicesAreListed: rules that lead nowhere yet are in place before the first Service is known.
+func TestRulesAreMadeWhileServicesAreListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rules := iptablestest.NewFakeRules()
+		p := newLoopOn(iptablestest.NewFakeSets(), rules)
+		run(t, p, func() {
+			synctest.Wait()
+			if lacking, err := rules.Check(t.Context(), loopRules()); err != nil || len(lacking) > 0 {
+				t.Errorf("before the source has synced, rules lack %v, error %v", lacking, err)
+			}
+		})
+	})
+}
+
+// TestNodeInServiceKeepsItsRules: rules of an older version stay until all that newer ones look up is known.
+func TestNodeInServiceKeepsItsRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sets, rules := iptablestest.NewFakeSets(), iptablestest.NewFakeRules()
+		older := loopRules()
+		older.Chains = slices.Clone(older.Chains)
+		older.Chains[0].Rules = older.Chains[0].Rules[1:]
+		if err := errors.Join(sets.Ensure(t.Context(), render.Sets(lb.IPv4)), rules.Apply(t.Context(), older)); err != nil {
+			t.Fatal(err)
+		}
+		served := iptables.Entry{Prefix: netip.MustParsePrefix("10.96.0.1/32"), Proto: uint8(ipvs.TCP), Port: 80}
+		if failed := sets.Apply(t.Context(), []iptables.SetOp{{Set: "KUBE-HOP-SERVED", Entry: served}}); failed != nil {
+			t.Fatal(failed)
+		}
+		p := newLoopOn(sets, rules)
+		run(t, p, func() {
+			synctest.Wait()
+			if changed, err := rules.Check(t.Context(), older); err != nil || len(changed) > 0 {
+				t.Errorf("before the source has synced, rules differ in %v, error %v", changed, err)
+			}
+			p.Tracker.Synced()
+			synctest.Wait()
+			if lacking, err := rules.Check(t.Context(), loopRules()); err != nil || len(lacking) > 0 {
+				t.Errorf("after it has, rules lack %v, error %v", lacking, err)
 			}
 		})
 	})

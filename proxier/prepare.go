@@ -22,7 +22,7 @@ func (p *Proxier) prepare(ctx context.Context) error {
 	var sysctls, onLoopback error
 	var parts sync.WaitGroup
 	for i, f := range families {
-		want[i] = render.Skeleton(f, p.facts.Node, p.cfg.Render)
+		want[i] = p.skeleton(f)
 		parts.Go(func() { ready[i], errs[i] = p.prepareFamily(ctx, f, want[i]) })
 	}
 	parts.Go(func() { sysctls = p.prepareSysctls(ctx) })

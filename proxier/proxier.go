@@ -173,7 +173,7 @@ func (p *Proxier) followNode(ctx context.Context) {
 		}
 	}
 	for f, have := range p.rules {
-		want := render.Skeleton(f, p.facts.Node, p.cfg.Render)
+		want := p.skeleton(f)
 		if reflect.DeepEqual(have, want) {
 			continue
 		}

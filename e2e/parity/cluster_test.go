@@ -29,6 +29,8 @@ const (
 	// limit is how long a condition may take to come true. It only ends a test that hangs: kube-proxy takes seconds for
 	// a change on an emulated machine, and longer for many.
 	limit = 4 * time.Minute
+	// shortestWait and longestWait are between two tries of a condition.
+	shortestWait, longestWait = 10 * time.Millisecond, 320 * time.Millisecond
 )
 
 var protos = []testbed.Proto{testbed.TCP, testbed.UDP, testbed.SCTP}
@@ -237,13 +239,12 @@ func (c *cluster) dead() error {
 	return nil
 }
 
-// await tries until it succeeds, a daemon ends or the limit has passed, and says what was wrong last.
+// await tries until it succeeds, a daemon ends or the limit has passed, and says what was wrong last. It tries less and less
+// often, since trying takes from a slow subject the processor that it is slow on.
 func (c *cluster) await(ctx context.Context, what string, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	for {
+	for wait := shortestWait; ; wait = min(2*wait, longestWait) {
 		err := try()
 		if err == nil {
 			return nil
@@ -251,9 +252,11 @@ func (c *cluster) await(ctx context.Context, what string, try func() error) erro
 		if dead := c.dead(); dead != nil {
 			return fmt.Errorf("%s: %w; last: %w", what, dead, err)
 		}
+		again := time.NewTimer(wait)
 		select {
 		case <-again.C:
 		case <-ctx.Done():
+			again.Stop()
 			return fmt.Errorf("%s: %w; last: %w", what, context.Cause(ctx), err)
 		}
 	}
