@@ -86,6 +86,7 @@ func measure(t *testing.T, p plan, s subject, n int) error {
 		{start, r.sync},
 		{"restart", r.restart},
 		{"data path", r.path},
+		{"data path without a proxy", r.bare},
 		{"idle", r.idle},
 		{"changes", r.changes},
 		{"burst", r.burst},
