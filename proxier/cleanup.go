@@ -16,7 +16,8 @@ func (p *Proxier) Cleanup(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, f := range p.plane.run(ctx, render.Remove(state, p.cfg.Render), func(render.Plan) {}) {
+	_, failures := p.plane.run(ctx, render.Remove(state, p.cfg.Render))
+	for _, f := range failures {
 		if !errors.Is(f.err, errWithheld) {
 			errs = append(errs, f.err)
 		}

@@ -54,10 +54,10 @@ type failure struct {
 // errWithheld marks operations that were not tried because an earlier one on the same frontend or address failed.
 var errWithheld = errors.New("withheld because an earlier operation failed")
 
-// run executes a plan phase by phase and calls done with the operations of each that took effect. What failed, or
-// was withheld because of a failure before it, is returned. Failures of one frontend never hold up another.
-func (d Dataplane) run(ctx context.Context, plan render.Plan, done func(render.Plan)) []failure {
-	var failures []failure
+// run executes a plan phase by phase and returns the operations that took effect, in order and in one piece or more, and
+// those that failed or were withheld because of a failure before them. Failures of one frontend never hold up another. The
+// plan is not changed, and others may read it meanwhile.
+func (d Dataplane) run(ctx context.Context, plan render.Plan) (done []render.Plan, failures []failure) {
 	blocked := blocks{keys: map[ipvs.Key]bool{}, vips: map[netip.Prefix]bool{}}
 	for len(plan) > 0 {
 		n := phaseLen(plan)
@@ -75,13 +75,13 @@ func (d Dataplane) run(ctx context.Context, plan render.Plan, done func(render.P
 		plan = plan[n:]
 		failed := d.batch(ctx, batch)
 		if len(failed) == 0 {
-			done(batch)
+			done = append(done, batch)
 			continue
 		}
 		for i, o := range batch {
 			err := failed[i]
 			if err == nil {
-				done(batch[i : i+1])
+				done = append(done, batch[i:i+1])
 				continue
 			}
 			if blocked.holds(o) {
@@ -91,7 +91,7 @@ func (d Dataplane) run(ctx context.Context, plan render.Plan, done func(render.P
 			blocked.add(o)
 		}
 	}
-	return failures
+	return done, failures
 }
 
 // blocks are the frontends and addresses of which an operation failed.
@@ -140,21 +140,7 @@ func phaseLen(plan render.Plan) int {
 
 // batch tries the operations of one phase and returns the error of each that failed, by its index.
 func (d Dataplane) batch(ctx context.Context, batch render.Plan) map[int]error {
-	var onIPVS []ipvs.Op
-	var onSets, onLoopback []iptables.SetOp
-	var onNFT []nftables.Op
-	for _, o := range batch {
-		switch {
-		case o.IPVS != nil:
-			onIPVS = append(onIPVS, *o.IPVS)
-		case o.NFT != nil:
-			onNFT = append(onNFT, *o.NFT)
-		case o.Set.Set == loopback.SetName:
-			onLoopback = append(onLoopback, *o.Set)
-		default:
-			onSets = append(onSets, *o.Set)
-		}
-	}
+	onIPVS, onSets, onLoopback, onNFT := sorted(batch)
 	errs := map[any]error{} // by operation
 	if len(onIPVS) > 0 {
 		for _, e := range d.IPVS.Apply(ctx, onIPVS) {
@@ -186,6 +172,35 @@ func (d Dataplane) batch(ctx context.Context, batch render.Plan) map[int]error {
 		}
 	}
 	return failed
+}
+
+// sorted returns the operations by the part of the kernel that they are on.
+func sorted(batch render.Plan) (onIPVS []ipvs.Op, onSets, onLoopback []iptables.SetOp, onNFT []nftables.Op) {
+	var ofIPVS, ofSets, ofNFT int // almost all of a large batch are of one kind, and growing would copy it several times
+	for _, o := range batch {
+		switch {
+		case o.IPVS != nil:
+			ofIPVS++
+		case o.NFT != nil:
+			ofNFT++
+		default:
+			ofSets++
+		}
+	}
+	onIPVS, onSets, onNFT = make([]ipvs.Op, 0, ofIPVS), make([]iptables.SetOp, 0, ofSets), make([]nftables.Op, 0, ofNFT)
+	for _, o := range batch {
+		switch {
+		case o.IPVS != nil:
+			onIPVS = append(onIPVS, *o.IPVS)
+		case o.NFT != nil:
+			onNFT = append(onNFT, *o.NFT)
+		case o.Set.Set == loopback.SetName:
+			onLoopback = append(onLoopback, *o.Set)
+		default:
+			onSets = append(onSets, *o.Set)
+		}
+	}
+	return onIPVS, onSets, onLoopback, onNFT
 }
 
 // operationOf returns the operation's value on its part of the kernel.

@@ -119,27 +119,6 @@ func (p *Proxier) Sync(ctx context.Context) {
 	p.finish(ctx, start, batch.Changes, p.converge(ctx, touched))
 }
 
-const (
-	// chunk is how many frontends are planned and applied at a time when everything is.
-	chunk = 512
-	// firstNamespace and firstService name the Service that goes first then: nothing else on a new node comes up
-	// before the API server is reached through it.
-	firstNamespace, firstService = "default", "kubernetes"
-)
-
-// converge plans and applies what is touched, and returns how many operations took effect.
-func (p *Proxier) converge(ctx context.Context, touched []render.Touched) int {
-	if len(touched) != 1 || len(touched[0].Keys) <= chunk {
-		return p.apply(ctx, render.Diff(p.model, p.state, touched...), touched)
-	}
-	n := 0
-	for _, t := range p.model.Chunks(touched[0], chunk, lb.Name{Namespace: firstNamespace, Name: firstService}) {
-		part := []render.Touched{t}
-		n += p.apply(ctx, render.Diff(p.model, p.state, part...), part)
-	}
-	return n
-}
-
 // update brings the model up to date and returns what that touches.
 func (p *Proxier) update(ctx context.Context, b Batch) []render.Touched {
 	if b.FactsChanged {
@@ -235,37 +214,6 @@ func (p *Proxier) reportConflicts(ctx context.Context, keys []ipvs.Key) {
 // event tells people about a Service.
 func (p *Proxier) event(service lb.Name, reason events.Reason, message string) {
 	p.Events.Report(events.Event{Service: service, UID: p.Tracker.uid(service), Reason: reason, Message: message})
-}
-
-// apply runs a plan and keeps the books: the shadow holds what the kernel accepted, the retry queue what it did not.
-// It returns how many operations took effect.
-func (p *Proxier) apply(ctx context.Context, plan render.Plan, touched []render.Touched) int {
-	plan = p.withhold(ctx, plan)
-	n := 0
-	failures := p.plane.run(ctx, plan, func(done render.Plan) {
-		p.state.Record(done...)
-		p.flows.note(p.state, done)
-		p.count(done)
-		n += len(done)
-		if p.Observe != nil {
-			p.Observe(done)
-		}
-	})
-	failing := p.noteFailures(ctx, failures)
-	for _, t := range touched {
-		for _, k := range t.Keys {
-			p.settle(object{key: k}, failing)
-			p.noteDrains(k)
-			if f, ok := p.model.Frontend(k); ok {
-				p.state.Share(k, f.Virtual.Real)
-			}
-		}
-		for _, v := range t.Prefixes {
-			p.settle(object{vip: v}, failing)
-			p.noteLingers(v)
-		}
-	}
-	return n
 }
 
 // count adds operations that took effect to the metric, once for each kind in a row.

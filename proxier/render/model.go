@@ -276,42 +276,6 @@ func (m *Model) Everything(st State) Touched {
 	return Touched{Keys: sortedMapKeys(keys, ipvs.Key.Compare), Prefixes: sortedMapKeys(prefixes, comparePrefix)}
 }
 
-// Chunks splits what is touched, so that a plan for all of a large cluster need not be in memory at once and the first
-// Services are served long before the last: n frontends at a time, those of the given Service first. Addresses that
-// no frontend leads to come last, when the frontends that were on them are gone.
-func (m *Model) Chunks(t Touched, n int, first lb.Name) []Touched {
-	var out []Touched
-	add := func(keys []ipvs.Key) {
-		if len(keys) > 0 {
-			out = append(out, Touched{Service: t.Service, Keys: keys})
-		}
-	}
-	var early []ipvs.Key
-	rest := t.Keys
-	if frontends := m.services[first]; len(frontends) > 0 && len(t.Keys) > n {
-		mine := func(k ipvs.Key) bool {
-			return slices.ContainsFunc(frontends, func(f Frontend) bool { return f.Key == k })
-		}
-		rest = make([]ipvs.Key, 0, len(t.Keys))
-		for _, k := range t.Keys {
-			if mine(k) {
-				early = append(early, k)
-			} else {
-				rest = append(rest, k)
-			}
-		}
-	}
-	add(early)
-	for chunk := range slices.Chunk(rest, n) {
-		add(chunk)
-	}
-	if len(out) == 0 {
-		return []Touched{t}
-	}
-	out[len(out)-1].Prefixes = t.Prefixes
-	return out
-}
-
 func comparePrefix(a, b netip.Prefix) int {
 	if c := a.Addr().Compare(b.Addr()); c != 0 {
 		return c
