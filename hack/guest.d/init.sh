@@ -31,9 +31,10 @@ if [ -n "$net" ]; then
 fi
 modprobe -a ip_vs br_netfilter # nothing else loads br_netfilter
 
-# The kernel patches its own code when the first netfilter hook of a kind is registered and when the last one goes.
-# Under emulation a second processor can still run the half-patched code, and the kernel then panics (int3 in
-# __ip_local_out was seen). Hooks that stay for good keep the tests' hooks from ever being the first or last.
+# The kernel patches its own code while it boots, when the first netfilter hook of a kind is registered and when the last
+# one goes. Under emulation a second processor can still run the half-patched code, and the kernel then panics (int3 in
+# __ip_local_out, and sched_clock_cpu at boot, were seen). Hooks that stay for good keep the tests' hooks from ever being
+# the first or last, and the other processors come last.
 /usr/sbin/nft -f - <<-'RULES' || echo "guest: no netfilter hooks are held" >/dev/kmsg
 	table inet guest {
 		chain prerouting { type filter hook prerouting priority 1000; }
@@ -43,6 +44,10 @@ modprobe -a ip_vs br_netfilter # nothing else loads br_netfilter
 		chain postrouting { type filter hook postrouting priority 1000; }
 	}
 RULES
+
+for processor in /sys/devices/system/cpu/cpu[1-9]*/online; do
+	[ ! -e "$processor" ] || echo 1 >"$processor" || echo "guest: $processor cannot be set" >/dev/kmsg
+done
 
 mkfifo /run/output
 cat /run/output >>/run/guest/output &
