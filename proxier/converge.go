@@ -9,13 +9,16 @@ import (
 
 const (
 	// chunk is how many frontends are planned and applied at a time when everything is.
-	chunk = 512
+	chunk = 256
 	// firstNamespace and firstService name the Service that goes first then: nothing else on a new node comes up
 	// before the API server is reached through it.
 	firstNamespace, firstService = "default", "kubernetes"
 )
 
 // converge plans and applies what is touched, and returns how many operations took effect.
+//
+// Of a large cluster, one part is applied while the books of the part before are kept and the next one is planned: these take
+// as long as the kernel, and so no time of their own where there is a second processor.
 func (p *Proxier) converge(ctx context.Context, touched []render.Touched) int {
 	if len(touched) != 1 || len(touched[0].Keys) <= chunk {
 		return p.apply(ctx, render.Diff(p.model, p.state, touched...), touched)
@@ -23,57 +26,65 @@ func (p *Proxier) converge(ctx context.Context, touched []render.Touched) int {
 	parts := p.model.Chunks(touched[0], chunk, lb.Name{Namespace: firstNamespace, Name: firstService})
 	n := 0
 	plan := p.withhold(ctx, render.Diff(p.model, p.state, parts[0]))
+	var last applied // not in the books yet
 	for i, part := range parts {
-		next := p.planNext(plan, parts[i+1:])
-		done, failures := p.plane.run(ctx, plan)
-		ahead := <-next
-		n += p.book(ctx, done, failures, []render.Touched{part})
+		running := p.start(ctx, plan, part)
+		n += p.book(ctx, last)
+		next, holds := p.planAhead(plan, parts[i+1:])
+		last = <-running
 		if i+1 == len(parts) {
 			break
 		}
-		if !ahead.holds {
-			ahead.plan = render.Diff(p.model, p.state, parts[i+1])
+		if !holds {
+			n += p.book(ctx, last)
+			last = applied{}
+			next = render.Diff(p.model, p.state, parts[i+1])
 		}
-		plan = p.withhold(ctx, ahead.plan)
+		plan = p.withhold(ctx, next)
 	}
-	return n
+	return n + p.book(ctx, last)
 }
 
-// ahead is a plan that was made while the one before it ran. It holds if it is the same as one made afterwards.
-type ahead struct {
-	plan  render.Plan
-	holds bool
+// applied is what became of a plan for what was touched.
+type applied struct {
+	done     []render.Plan
+	failures []failure
+	touched  []render.Touched
 }
 
-// planNext plans the first of the parts while the plan before it runs, so that planning takes no time of its own where there
-// is a second processor. Until the answer is taken, nobody may change model or state.
-//
-// Parts have no frontend in common, so what is planned for one seldom depends on another. It does where they share an
-// address or a view, and then all is planned anew, as is the part of addresses alone.
-func (p *Proxier) planNext(running render.Plan, parts []render.Touched) <-chan ahead {
-	answer := make(chan ahead, 1)
-	if len(running) == 0 || len(parts) == 0 || len(parts[0].Keys) == 0 { // nothing to wait for, nothing to plan, or all to look at
-		answer <- ahead{}
-		return answer
-	}
+// start applies a plan in a goroutine of its own, and gives the answer when it has.
+func (p *Proxier) start(ctx context.Context, plan render.Plan, part render.Touched) <-chan applied {
+	answer := make(chan applied, 1)
 	go func() {
-		plan := render.Diff(p.model, p.state, parts[0])
-		answer <- ahead{plan, render.Independent(running, plan)}
+		done, failures := p.plane.run(ctx, plan)
+		answer <- applied{done, failures, []render.Touched{part}}
 	}()
 	return answer
+}
+
+// planAhead plans the first of the parts while the plan for the part before is being applied, and reports whether that is
+// what would be planned afterwards. Parts have no frontend in common, so it seldom is not: where they share an address or a
+// view. It is not tried where the time that it could save is short, nor for the part of addresses alone, which depends on
+// all others.
+func (p *Proxier) planAhead(running render.Plan, parts []render.Touched) (next render.Plan, holds bool) {
+	if len(running) < chunk || len(parts) == 0 || len(parts[0].Keys) == 0 {
+		return nil, false
+	}
+	next = render.Diff(p.model, p.state, parts[0])
+	return next, render.Independent(running, next)
 }
 
 // apply runs a plan and keeps the books. It returns how many operations took effect.
 func (p *Proxier) apply(ctx context.Context, plan render.Plan, touched []render.Touched) int {
 	done, failures := p.plane.run(ctx, p.withhold(ctx, plan))
-	return p.book(ctx, done, failures, touched)
+	return p.book(ctx, applied{done, failures, touched})
 }
 
 // book keeps the books: the shadow holds what the kernel accepted, the retry queue what it did not. It returns how many
 // operations took effect.
-func (p *Proxier) book(ctx context.Context, pieces []render.Plan, failures []failure, touched []render.Touched) int {
+func (p *Proxier) book(ctx context.Context, a applied) int {
 	n := 0
-	for _, done := range pieces {
+	for _, done := range a.done {
 		p.state.Record(done...)
 		p.flows.note(p.state, done)
 		p.count(done)
@@ -82,8 +93,8 @@ func (p *Proxier) book(ctx context.Context, pieces []render.Plan, failures []fai
 			p.Observe(done)
 		}
 	}
-	failing := p.noteFailures(ctx, failures)
-	for _, t := range touched {
+	failing := p.noteFailures(ctx, a.failures)
+	for _, t := range a.touched {
 		for _, k := range t.Keys {
 			p.settle(object{key: k}, failing)
 			p.noteDrains(k)

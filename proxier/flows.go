@@ -61,6 +61,9 @@ func (s *staleFlows) note(st render.State, done render.Plan) {
 
 // add remembers the UDP frontends of a virtual server and reports whether there is one.
 func (s *staleFlows) add(st render.State, k ipvs.Key, isNew bool) bool {
+	if k.Mark == 0 && k.Proto != ipvs.UDP {
+		return false // what most are
+	}
 	found := false
 	for _, f := range st.FrontendsOf(k) {
 		if f.Proto == ipvs.UDP {

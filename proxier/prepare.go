@@ -16,7 +16,6 @@ import (
 // its rules are in place. All of that is of parts of the kernel that do not know of each other, and most of it waits for a
 // process to end, so they go side by side; the tables come last, since rules may be in nf_tables too.
 func (p *Proxier) prepare(ctx context.Context) error {
-	p.lookForSchedulers(ctx)
 	families := p.plane.families()
 	want, ready, errs := make([]iptables.Ruleset, len(families)), make([]bool, len(families)), make([]error, len(families))
 	var sysctls, onLoopback error

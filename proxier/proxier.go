@@ -121,6 +121,12 @@ func (p *Proxier) Sync(ctx context.Context) {
 
 // update brings the model up to date and returns what that touches.
 func (p *Proxier) update(ctx context.Context, b Batch) []render.Touched {
+	p.learn(ctx, b)
+	return p.render(ctx, b)
+}
+
+// learn takes in the facts of a batch.
+func (p *Proxier) learn(ctx context.Context, b Batch) {
 	if b.FactsChanged {
 		p.facts = p.factsOf(b)
 		p.model = p.model.Renew(p.facts)
@@ -129,6 +135,11 @@ func (p *Proxier) update(ctx context.Context, b Batch) []render.Touched {
 	}
 	p.facts.NodeLabels = b.NodeLabels
 	p.model.SetNodeLabels(b.NodeLabels)
+}
+
+// render brings the model up to date with the changed objects of a batch, of which the facts are known, and returns what
+// that touches.
+func (p *Proxier) render(ctx context.Context, b Batch) []render.Touched {
 	touched := make([]render.Touched, 0, len(b.Changed)+1)
 	for _, o := range b.Changed {
 		t := p.model.Update(o.Name, p.usable(ctx, o), o.Slices, o.Exists)

@@ -69,6 +69,7 @@ func (p *Proxier) Inspect(ctx context.Context) {
 		p.Verify(ctx)
 		return
 	}
+	p.lookForSchedulers(ctx)
 	if err := p.prepare(ctx); err != nil {
 		p.verifyFailed(ctx, err)
 		return

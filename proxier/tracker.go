@@ -291,23 +291,25 @@ func (t *Tracker) Take() Batch {
 		Changes: t.pending, FactsChanged: t.allDirty, BoundMayDiffer: t.boundMay,
 		Node: t.node, ServiceCIDRs: t.cidrs, Local: t.local, OnLink: t.onLink, NodeLabels: t.labels,
 	}
+	changed := make([]*Object, 0, len(t.dirty))
 	if t.allDirty {
-		b.Changed = make([]Object, 0, len(t.objects))
 		for _, o := range t.objects {
-			b.Changed = append(b.Changed, *o)
+			changed = append(changed, o)
 		}
 	} else {
-		b.Changed = make([]Object, 0, len(t.dirty))
 		for n := range t.dirty {
-			b.Changed = append(b.Changed, *t.objects[n])
+			changed = append(changed, t.objects[n])
 		}
 	}
-	for n := range t.dirty {
-		if o := t.objects[n]; !o.Exists && len(o.Slices) == 0 {
-			delete(t.objects, n)
+	// Pointers are sorted, since objects are large.
+	slices.SortFunc(changed, func(a, b *Object) int { return a.Name.Compare(b.Name) })
+	b.Changed = make([]Object, 0, len(changed))
+	for _, o := range changed {
+		b.Changed = append(b.Changed, *o)
+		if !o.Exists && len(o.Slices) == 0 {
+			delete(t.objects, o.Name)
 		}
 	}
-	slices.SortFunc(b.Changed, func(a, b Object) int { return a.Name.Compare(b.Name) })
 	t.pending, t.allDirty, t.boundMay = Changes{}, false, false
 	clear(t.dirty)
 	return b

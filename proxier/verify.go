@@ -23,8 +23,7 @@ import (
 func (p *Proxier) Verify(ctx context.Context) {
 	start := p.now()
 	batch := p.Tracker.Take()
-	touched := p.update(ctx, batch)
-	prepared := p.prepare(ctx)
+	touched, prepared := p.updateAndPrepare(ctx, batch)
 
 	found := 0
 	state, err := p.read(ctx)
@@ -55,6 +54,16 @@ func (p *Proxier) Verify(ctx context.Context) {
 	}
 	p.pace.noteFull(p.now(), p.now().Sub(start))
 	p.finish(ctx, start, batch.Changes, done)
+}
+
+// updateAndPrepare does both side by side: preparing waits for the kernel and depends on nothing but the facts.
+func (p *Proxier) updateAndPrepare(ctx context.Context, b Batch) (touched []render.Touched, failed error) {
+	p.lookForSchedulers(ctx)
+	p.learn(ctx, b)
+	prepared := make(chan error, 1)
+	go func() { prepared <- p.prepare(ctx) }()
+	touched = p.render(ctx, b)
+	return touched, <-prepared
 }
 
 func (p *Proxier) verifyFailed(ctx context.Context, err error) {

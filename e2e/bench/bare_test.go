@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kube-hop/kube-hop/e2e/bench/result"
 	"github.com/kube-hop/kube-hop/e2e/testbed"
 	"github.com/kube-hop/kube-hop/ipvs"
@@ -115,4 +117,70 @@ func nft(ctx context.Context, node *testbed.Host, rules string) error {
 		return fmt.Errorf("nft: %w: %s", err, out)
 	}
 	return nil
+}
+
+// bareChanges makes the same changes while the subject stands still, and two bare requests to IPVS when a watcher has heard
+// of one: the least that a proxy does for it, on a machine that is as busy with the API server.
+func (r *run) bareChanges(ctx context.Context) (err error) {
+	bed, err := testbed.New(ctx, testbed.Options{Nodes: []testbed.NodeSpec{{Name: "n1"}}, Outside: []string{}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bed.Close()) }()
+	d, err := watchSlices(ctx, r.client)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if err := r.daemon.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.daemon.Signal(unix.SIGCONT)) }()
+	var all []time.Duration
+	err = bed.N1.Do(func() error {
+		table, err := ipvsnl.Open(ipvsnl.Options{})
+		if err != nil {
+			return err
+		}
+		defer table.Close()
+		all, err = r.timeBareChanges(ctx, d, table)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return r.noteQuantiles(all, result.OwnBareP50, result.OwnBareP99, "")
+}
+
+func (r *run) timeBareChanges(ctx context.Context, d *deliveries, table *ipvsnl.Table) (all []time.Duration, err error) {
+	key := ipvs.Key{Addr: markerIP(), Port: servicePort, Proto: ipvs.TCP}
+	server := func(k int) ipvs.RealServer {
+		return ipvs.RealServer{Dest: ipvs.Dest{Addr: floorEndpoint(0, k), Port: podPort}, Weight: 1}
+	}
+	if failed := table.Apply(ctx, []ipvs.Op{
+		{Verb: ipvs.AddVirtual, Key: key, Config: ipvs.Config{Scheduler: "rr"}}, {Verb: ipvs.AddReal, Key: key, Real: server(0)},
+	}); len(failed) > 0 {
+		return nil, failed[0]
+	}
+	for begin := time.Now(); len(all) < r.plan.changes && time.Since(begin) < r.budget; {
+		if err := r.rest(ctx, lull); err != nil {
+			return nil, err
+		}
+		k, i := len(all), r.spread(len(all))
+		endpoint := r.next(i)
+		if err := change(ctx, r.client, i, r.round[i]); err != nil {
+			return nil, err
+		}
+		if err := r.await(ctx, time.Millisecond, r.start, func() error { _, err := d.of(endpoint); return err }); err != nil {
+			return nil, err
+		}
+		asked := time.Now()
+		failed := table.Apply(ctx, []ipvs.Op{{Verb: ipvs.AddReal, Key: key, Real: server(k + 1)}})
+		failed = append(failed, table.Apply(ctx, []ipvs.Op{{Verb: ipvs.DeleteReal, Key: key, Real: server(k)}})...)
+		all = append(all, time.Since(asked))
+		if len(failed) > 0 {
+			return nil, failed[0]
+		}
+	}
+	return all, nil
 }

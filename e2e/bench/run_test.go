@@ -89,6 +89,7 @@ func measure(t *testing.T, p plan, s subject, n int) error {
 		{"data path without a proxy", r.bare},
 		{"idle", r.idle},
 		{"changes", r.changes},
+		{"changes without a proxy", r.bareChanges},
 		{"burst", r.burst},
 		{"churn", r.churn},
 		{"memory", r.memory},

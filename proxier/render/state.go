@@ -98,14 +98,13 @@ func (s State) Guards(a netip.Addr) bool {
 }
 
 // Record notes operations that the kernel accepted, in order. Only the virtual servers concerned are copied, once
-// for each run of operations on the real servers of one.
+// for each run of operations on one and its real servers.
 func (s State) Record(ops ...Op) {
 	for len(ops) > 0 {
-		n := realRun(ops)
+		n := virtualRun(ops)
 		if n > 0 {
 			v := s.IPVS.Virtual[ops[0].Key]
-			v.Real = withReals(v.Real, ops[:n])
-			s.IPVS.Virtual[ops[0].Key] = v
+			s.IPVS.Virtual[ops[0].Key] = changed(v, ops[:n])
 		} else {
 			n = 1
 			s.record(ops[0])
@@ -114,14 +113,14 @@ func (s State) Record(ops ...Op) {
 	}
 }
 
-// realRun returns how many operations at the head of ops are on real servers of the same virtual server.
-func realRun(ops []Op) int {
+// virtualRun returns how many operations at the head of ops change the same virtual server or its real servers.
+func virtualRun(ops []Op) int {
 	for i, o := range ops {
 		if o.IPVS == nil || o.IPVS.Key != ops[0].Key {
 			return i
 		}
 		switch o.IPVS.Verb {
-		case ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
+		case ipvs.AddVirtual, ipvs.EditVirtual, ipvs.AddReal, ipvs.EditReal, ipvs.DeleteReal:
 		default:
 			return i
 		}
@@ -150,11 +149,7 @@ func (s State) record(o Op) {
 		delete(s.IPVS.Ports, op.Key)
 	case ipvs.DeleteVirtual:
 		delete(s.IPVS.Virtual, op.Key)
-	case ipvs.AddVirtual, ipvs.EditVirtual:
-		v := s.IPVS.Virtual[op.Key]
-		v.Config = op.Config
-		s.IPVS.Virtual[op.Key] = v
-	default: // on real servers, see withReals
+	default: // on virtual and real servers, see changed
 	}
 }
 
@@ -212,24 +207,43 @@ func (s State) applyNFT(op nftables.Op) {
 	s.NFT[op.Set][op.Key] = op.Mark
 }
 
-// withReals returns a copy with real servers added, changed or deleted; the old slice may be shared.
-func withReals(old []ipvs.RealServer, ops []Op) []ipvs.RealServer {
-	out := make([]ipvs.RealServer, len(old), len(old)+len(ops))
-	copy(out, old)
+// changed returns the virtual server after operations on it. The list of real servers is copied if it changes; the old one
+// may be shared.
+func changed(v ipvs.VirtualServer, ops []Op) ipvs.VirtualServer {
+	copied := false
 	for _, o := range ops {
-		server := o.IPVS.Real
-		i, found := slices.BinarySearchFunc(out, server.Dest, func(r ipvs.RealServer, d ipvs.Dest) int { return r.Dest.Compare(d) })
-		switch {
-		case o.IPVS.Verb == ipvs.DeleteReal && found:
-			out = slices.Delete(out, i, i+1)
-		case o.IPVS.Verb == ipvs.DeleteReal:
-		case found:
-			out[i] = server
+		switch o.IPVS.Verb {
+		case ipvs.AddVirtual, ipvs.EditVirtual:
+			v.Config = o.IPVS.Config
+			continue
 		default:
-			out = slices.Insert(out, i, server)
 		}
+		if !copied {
+			v.Real, copied = append(make([]ipvs.RealServer, 0, len(v.Real)+len(ops)), v.Real...), true
+		}
+		v.Real = withReal(v.Real, o.IPVS)
 	}
-	return out
+	return v
+}
+
+// withReal adds, changes or deletes a real server of a sorted list, in place as far as there is room.
+func withReal(list []ipvs.RealServer, op *ipvs.Op) []ipvs.RealServer {
+	server := op.Real
+	i, found := len(list), false
+	if i > 0 && list[i-1].Dest.Compare(server.Dest) >= 0 { // most come in order
+		i, found = slices.BinarySearchFunc(list, server.Dest, func(r ipvs.RealServer, d ipvs.Dest) int { return r.Dest.Compare(d) })
+	}
+	switch {
+	case op.Verb == ipvs.DeleteReal && found:
+		return slices.Delete(list, i, i+1)
+	case op.Verb == ipvs.DeleteReal:
+		return list
+	case found:
+		list[i] = server
+		return list
+	default:
+		return slices.Insert(list, i, server)
+	}
 }
 
 // FrontendsOf returns the frontends whose connections a virtual server takes: itself, or those that lead to a view.

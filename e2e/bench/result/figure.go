@@ -26,6 +26,8 @@ const (
 	BeyondP99          = "beyond-p99"
 	OwnP50             = "own-p50"
 	OwnP99             = "own-p99"
+	OwnBareP50         = "own-bare-p50"
+	OwnBareP99         = "own-bare-p99"
 	ChangeCPU          = "change-cpu"
 	BurstTotal         = "burst-total"
 	BurstBeyond        = "burst-beyond"
@@ -79,6 +81,8 @@ func Figures() []Figure {
 		{ID: BeyondP99, Title: same + "p99", Unit: "ms"},
 		{ID: OwnP50, Title: "the daemon's own share, its sync: p50", Unit: "ms"},
 		{ID: OwnP99, Title: same + "p99", Unit: "ms"},
+		{ID: OwnBareP50, Title: "floor: two bare requests to IPVS when a watcher has heard of a change: p50", Unit: "ms", Plain: true},
+		{ID: OwnBareP99, Title: same + "p99", Unit: "ms", Plain: true},
 		{ID: ChangeCPU, Title: "the daemon's processor time for one such change, all that goes on meanwhile included, but for its metrics being asked", Unit: "ms"},
 		{ID: BurstTotal, Title: "burst of changes, from the first request until all are in the kernel", Unit: "s"},
 		{ID: BurstBeyond, Title: "of that, after any watcher has heard of the last one", Unit: "s"},
