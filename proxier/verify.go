@@ -24,9 +24,11 @@ func (p *Proxier) Verify(ctx context.Context) {
 	start := p.now()
 	batch := p.Tracker.Take()
 	touched, prepared := p.updateAndPrepare(ctx, batch)
+	ready := p.now()
 
 	found := 0
 	state, err := p.read(ctx)
+	known := p.now()
 	switch {
 	case err == nil:
 		p.countDrift(ctx, state)
@@ -44,7 +46,8 @@ func (p *Proxier) Verify(ctx context.Context) {
 	if !p.adopted {
 		p.flows.noteAll(p.state) // while no daemon ran, nobody cleaned up
 		klog.FromContext(ctx).Info("Adopted the kernel's state", "virtualServers", found,
-			"services", p.model.Len(), "operations", done, "took", p.now().Sub(start))
+			"services", p.model.Len(), "operations", done, "took", p.now().Sub(start),
+			"preparing", ready.Sub(start), "reading", known.Sub(ready), "programming", p.now().Sub(known))
 	}
 	p.adopted = true
 	if err := errors.Join(prepared, err); err != nil {
