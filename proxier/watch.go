@@ -3,6 +3,9 @@ package proxier
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/kube-hop/kube-hop/nftables"
 	"github.com/kube-hop/kube-hop/proxier/render"
@@ -38,20 +41,27 @@ func (p *Proxier) listen(ctx context.Context, watched map[nftables.Op][]*drained
 	for op := range watched {
 		keys[op.Set] = append(keys[op.Set], op.Key)
 	}
-	silent := map[nftables.SetID]map[nftables.Key]bool{}
-	var errs []error
+	silent, why := map[nftables.SetID]map[nftables.Key]bool{}, map[nftables.SetID]error{}
 	for set, k := range keys {
-		var err error
-		silent[set], err = p.plane.NFT.Holds(ctx, set, k...)
-		errs = append(errs, err)
+		silent[set], why[set] = p.plane.NFT.Holds(ctx, set, k...)
 	}
+	unsure := map[nftables.SetID][]string{}
 	for op, drains := range watched {
 		still, known := silent[op.Set][op.Key]
 		for _, d := range drains {
-			d.unsure = !known
+			if d.unsure = !known; d.unsure {
+				unsure[op.Set] = append(unsure[op.Set], p.describe(d))
+			}
 			if known && !still {
 				d.watched, d.unanswered = false, 0
 			}
+		}
+	}
+	var errs []error
+	for set, err := range why {
+		if err != nil {
+			slices.Sort(unsure[set])
+			errs = append(errs, fmt.Errorf("listening for %s: %w", strings.Join(unsure[set], ", "), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -63,18 +73,25 @@ func (p *Proxier) beginWatch(ctx context.Context, fresh map[nftables.Op][]*drain
 	for op := range fresh {
 		ops = append(ops, op)
 	}
-	refused := map[nftables.Op]bool{}
-	var errs []error
+	refused := map[nftables.Op]error{}
 	for _, e := range p.plane.NFT.Apply(ctx, ops) {
-		refused[e.Op] = true
-		errs = append(errs, e)
+		refused[e.Op] = e
 	}
+	var errs []error
 	for op, drains := range fresh {
 		for _, d := range drains {
-			if d.unsure = refused[op]; !d.unsure {
+			if d.unsure = refused[op] != nil; d.unsure {
+				errs = append(errs, fmt.Errorf("watching %s: %w", p.describe(d), refused[op]))
+			} else {
 				d.watched, d.unanswered = true, 1
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// describe names what drains, for messages.
+func (p *Proxier) describe(d *drained) string {
+	f, _ := p.model.Frontend(d.key)
+	return fmt.Sprintf("endpoint %s of virtual server %s of Service %s", d.real.Dest, d.key, f.Service)
 }

@@ -40,12 +40,18 @@ func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServe
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("dump virtual servers: %w", err)
 	}
+	inProc := t.startProc()
 	services, err := t.vs.GetServices()
+	known := <-inProc
 	if err != nil {
 		return nil, fmt.Errorf("dump virtual servers: %w", err)
 	}
 	virtual := make(map[ipvs.Key]ipvs.VirtualServer, len(services))
-	known := t.readProc(len(services))
+	if t.few = len(services) < t.procFrom; t.few {
+		known = nil
+	} else if known == nil {
+		known = t.readProc()
+	}
 	if services, err = t.withMissed(services, known); err != nil {
 		return nil, fmt.Errorf("dump virtual servers: %w", err)
 	}
@@ -146,10 +152,22 @@ func (t *Table) readVirtual(ctx context.Context, k ipvs.Key) (v ipvs.VirtualServ
 	return ipvs.VirtualServer{Config: config, Real: list}, true, err
 }
 
-// readProc returns the real servers that /proc shows, nil if it is not worth it or not to be had: then each virtual
-// server is asked for, so that nothing is lost by not having it.
-func (t *Table) readProc(services int) map[ipvs.Key][]ipvs.RealServer {
-	if t.proc == nil || services < t.procFrom {
+// startProc is readProc in a goroutine of its own, while the kernel lists the virtual servers: after a start, and when they
+// were many the last time.
+func (t *Table) startProc() <-chan map[ipvs.Key][]ipvs.RealServer {
+	answer := make(chan map[ipvs.Key][]ipvs.RealServer, 1)
+	if t.few {
+		answer <- nil
+		return answer
+	}
+	go func() { answer <- t.readProc() }()
+	return answer
+}
+
+// readProc returns the real servers that /proc shows, nil if they are not to be had: then each virtual server is asked for,
+// so that nothing is lost by not having it.
+func (t *Table) readProc() map[ipvs.Key][]ipvs.RealServer {
+	if t.proc == nil {
 		return nil
 	}
 	if _, err := t.proc.Seek(0, io.SeekStart); err != nil {

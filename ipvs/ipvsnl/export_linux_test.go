@@ -20,7 +20,7 @@ func (t *Table) Missed() (all, byProc, again int, err error) {
 		return 0, 0, 0, err
 	}
 	t.procFrom = 0
-	known := t.readProc(len(listed))
+	known := t.readProc()
 	for found, known := range map[*int]map[ipvs.Key][]ipvs.RealServer{&byProc: known, &again: nil} {
 		list, err := t.withMissed(slices.Clone(listed[1:]), known)
 		if err != nil {

@@ -38,6 +38,7 @@ type Table struct {
 	procFrom int
 
 	mu     sync.Mutex // one request at a time: answers on a socket carry no more than a sequence number
+	few    bool       // there were fewer virtual servers than procFrom, the last time
 	vs     *libipvs.Handle
 	routes *netlink.Handle
 	// unbinding holds the prefixes whose routes are deleted by us, for WatchBound to tell from deletions by others. It
