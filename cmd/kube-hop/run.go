@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,10 +44,22 @@ func newRun() *cobra.Command {
 	return cmd
 }
 
+// gcPercent makes the garbage collector run somewhat more often than by default. The daemon is on every node of a cluster, and
+// memory it holds all the time, while collecting takes little processor time: a twentieth of that of a start by default.
+const gcPercent = 75
+
+// saveMemory sets it, unless the environment says otherwise.
+func saveMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+}
+
 // run is the daemon. It returns when ctx ends, after everything that it started has ended; what it programmed stays
 // and goes on serving.
 func run(ctx context.Context, c config.Config) error {
 	klog.FromContext(ctx).Info("Starting kube-hop", "version", version, "node", c.Proxier.NodeName)
+	saveMemory()
 	if err := check(ctx, c.Proxier.Render.Scheduler); err != nil {
 		return err
 	}
