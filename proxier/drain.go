@@ -2,8 +2,6 @@ package proxier
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -108,52 +106,6 @@ func (d *drained) over() bool {
 	return d.listed && (d.ended(d.proto) || d.suspect() && !d.unsure && d.unanswered >= quietChecks)
 }
 
-// Drain deletes the draining real servers whose connections have ended or whose deadline has passed, and what is left of
-// the addresses that have lingered long enough. Its cost is that of the draining ones.
-func (p *Proxier) Drain(ctx context.Context) {
-	draining, err := p.readConns(ctx)
-	if p.plane.NFT != nil {
-		err = errors.Join(err, p.watch(ctx, draining))
-	}
-	p.noteDrainCheck(ctx, err)
-	var plan render.Plan
-	for _, d := range draining {
-		if !d.over() && p.now().Before(d.deadline) {
-			continue
-		}
-		f, _ := p.model.Frontend(d.key)
-		op := ipvs.Op{Verb: ipvs.DeleteReal, Key: d.key, Real: ipvs.RealServer{Dest: d.real.Dest}}
-		plan = append(plan, render.Op{Phase: render.PhaseDrain, Service: f.Service, Key: d.key, IPVS: &op})
-	}
-	p.apply(ctx, plan, nil)
-	p.stillDraining() // forgets those that are gone
-	p.metrics.Draining.Set(float64(len(p.drains)))
-	p.forget(ctx)
-	p.showFailing()
-}
-
-// readConns reads the connection counts of what drains. Those that cannot be read leave their real servers to the deadline.
-func (p *Proxier) readConns(ctx context.Context) ([]*drained, error) {
-	var out []*drained
-	var errs []error
-	for k, drains := range p.stillDraining() {
-		conns, err := p.plane.IPVS.Conns(ctx, k)
-		if err != nil {
-			f, _ := p.model.Frontend(k)
-			errs = append(errs, fmt.Errorf("connections of virtual server %s of Service %s: %w", k, f.Service, err))
-		}
-		for _, r := range drains {
-			d := &drained{drain: p.drains[drainKey{k, r.Dest}], key: k, proto: p.model.Proto(k), real: r}
-			var c ipvs.Conns
-			if c, d.listed = conns[r.Dest]; d.listed {
-				d.note(c)
-			}
-			out = append(out, d)
-		}
-	}
-	return out, errors.Join(errs...)
-}
-
 // noteDrainCheck keeps the books about looking at what drains, which is tried again at the next check.
 func (p *Proxier) noteDrainCheck(ctx context.Context, err error) {
 	if err == nil {
@@ -180,26 +132,4 @@ func (p *Proxier) forget(ctx context.Context) {
 	if len(due) > 0 {
 		p.apply(ctx, render.Forget(p.model, p.state, due...), []render.Touched{{Prefixes: due}})
 	}
-}
-
-// stillDraining groups the draining real servers by virtual server, and forgets those that came back or went with
-// their virtual server.
-func (p *Proxier) stillDraining() map[ipvs.Key][]render.Drain {
-	known := map[ipvs.Key]map[ipvs.Dest]render.Drain{}
-	out := map[ipvs.Key][]render.Drain{}
-	for dk := range p.drains {
-		if known[dk.key] == nil {
-			known[dk.key] = map[ipvs.Dest]render.Drain{}
-			for _, d := range render.Draining(p.model, p.state, dk.key) {
-				known[dk.key][d.Dest] = d
-			}
-		}
-		d, ok := known[dk.key][dk.dest]
-		if !ok {
-			delete(p.drains, dk)
-			continue
-		}
-		out[dk.key] = append(out[dk.key], d)
-	}
-	return out
 }

@@ -45,7 +45,10 @@ func (p *Proxier) untilChore() time.Duration {
 	if next, ok := p.retries.next(); ok {
 		wait = min(wait, next.Sub(p.now()))
 	}
-	if len(p.drains)+len(p.lingers) > 0 {
+	switch {
+	case p.round != nil:
+		wait = 0
+	case len(p.drains)+len(p.lingers) > 0:
 		wait = min(wait, drainCheck)
 	}
 	if !p.flows.empty() {
@@ -61,8 +64,8 @@ func (p *Proxier) chores(ctx context.Context) {
 	if next, ok := p.retries.next(); ok && !next.After(p.now()) {
 		p.Sync(ctx)
 	}
-	if len(p.drains)+len(p.lingers) > 0 || p.retries.isDue(object{drains: true}, p.now()) {
-		p.Drain(ctx)
+	if len(p.drains)+len(p.lingers) > 0 || p.round != nil || p.retries.isDue(object{drains: true}, p.now()) {
+		p.drainSome(ctx)
 	}
 	if !p.flows.next.After(p.now()) {
 		p.ExpireFlows(ctx)

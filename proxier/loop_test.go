@@ -29,11 +29,22 @@ type loopTable struct {
 	applied []time.Time
 	refuse  bool
 	silent  bool // connection counts are not told
+	asked   func()
+}
+
+// onConns sets what is called whenever connection counts are asked for.
+func (l *loopTable) onConns(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked = f
 }
 
 func (l *loopTable) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.Conns, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.asked != nil {
+		l.asked()
+	}
 	if l.silent {
 		return nil, errRefused
 	}
@@ -360,6 +371,51 @@ func TestDrainingThatCannotBeRead(t *testing.T) {
 			}
 			if ok, _ := p.Status.Healthy(); !ok {
 				t.Error("unhealthy, though nothing drains any more")
+			}
+		})
+	})
+}
+
+// TestChangesDoNotWaitForDraining: when thousands of Services drain, a change is applied long before all of them are looked at.
+func TestChangesDoNotWaitForDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 3000
+		p, table := newLoop(0)
+		slices := make([]lb.EndpointSlice, n)
+		for i := range slices {
+			s := service(0)
+			s.Name.Name = fmt.Sprintf("s%d", i)
+			s.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}
+			p.Tracker.SetService(s)
+			slices[i] = lb.EndpointSlice{
+				Name: s.Name, Service: s.Name, Family: lb.IPv4, Ports: []lb.EndpointPort{{Proto: lb.TCP, Port: 80}},
+				Endpoints: []lb.Endpoint{{Addr: netip.MustParseAddr("10.244.1.5"), Ready: true, Serving: true}},
+			}
+			p.Tracker.SetEndpointSlice(slices[i])
+		}
+		run(t, p, func() {
+			p.Tracker.Synced()
+			synctest.Wait()
+			var asked, when int
+			change := service(1)
+			change.Name.Name = "change"
+			change.ClusterIPs[0] = netip.MustParseAddr("10.97.0.1")
+			p.Observe = func(done render.Plan) {
+				if done[0].Key.Addr == change.ClusterIPs[0] && when == 0 {
+					when = asked
+				}
+			}
+			table.onConns(func() {
+				if asked++; asked == 1 {
+					p.Tracker.SetService(change)
+				}
+			})
+			for i := range slices {
+				p.Tracker.DeleteEndpointSlice(slices[i].Name)
+			}
+			time.Sleep(1500 * time.Millisecond)
+			if asked != n || when == 0 || when > n/2 {
+				t.Errorf("the change was applied when %d of %d virtual servers were looked at (%d in all)", when, n, asked)
 			}
 		})
 	})

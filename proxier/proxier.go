@@ -58,6 +58,7 @@ type Proxier struct {
 	state   render.State
 	retries *retryQueue
 	drains  map[drainKey]*drain
+	round   *drainRound                // of looking at them, if one is under way
 	lingers map[netip.Prefix]time.Time // until when
 	flows   staleFlows
 	health  healthChecks
