@@ -23,7 +23,8 @@ type drainRound struct {
 // Drain deletes the draining real servers whose connections have ended or whose deadline has passed, and what is left of
 // the addresses that have lingered long enough. Its cost is that of the draining ones.
 func (p *Proxier) Drain(ctx context.Context) {
-	for !p.drainSome(ctx) {
+	for over := false; !over; {
+		over = p.drainSome(ctx)
 	}
 }
 
