@@ -11,7 +11,8 @@ import (
 
 // prepareAhead does what takes time and does not depend on Services while these are still being listed: it loads kernel
 // modules, makes the sets and the settings, and looks at the rules or, on a node that serves nothing yet, makes them. The
-// first verification looks at all of it again and finds it as it should be, without starting a process.
+// first verification looks at all of it again and finds it as it should be; where iptables is that of nf_tables, without
+// starting a process.
 //
 // A node in service keeps its rules until the Services are known: those of another version or other flags may need set
 // entries that are not there before. Failures are left to the verification too: it meets and reports them again.
@@ -29,7 +30,7 @@ func (p *Proxier) prepareAhead(ctx context.Context) {
 		parts.Go(func() { _, _ = p.plane.Sysctls(ctx) })
 	}
 	parts.Wait()
-	// What one family changed may have made the other's last look old.
+	// What was made is looked at when both families are done: each change makes every earlier look old.
 	for i, f := range families {
 		if made[i] {
 			parts.Go(func() { _, _ = p.plane.Rules[f].Check(ctx, p.skeleton(f)) })

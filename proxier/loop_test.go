@@ -414,6 +414,7 @@ func TestChangesDoNotWaitForDraining(t *testing.T) {
 				p.Tracker.DeleteEndpointSlice(slices[i].Name)
 			}
 			time.Sleep(1500 * time.Millisecond)
+			synctest.Wait()
 			if asked != n || when == 0 || when > n/2 {
 				t.Errorf("the change was applied when %d of %d virtual servers were looked at (%d in all)", when, n, asked)
 			}
