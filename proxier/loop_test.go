@@ -29,11 +29,11 @@ type loopTable struct {
 	applied []time.Time
 	refuse  bool
 	silent  bool // connection counts are not told
-	asked   func()
+	asked   func(ipvs.Key)
 }
 
 // onConns sets what is called whenever connection counts are asked for.
-func (l *loopTable) onConns(f func()) {
+func (l *loopTable) onConns(f func(ipvs.Key)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asked = f
@@ -43,7 +43,7 @@ func (l *loopTable) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.C
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.asked != nil {
-		l.asked()
+		l.asked(k)
 	}
 	if l.silent {
 		return nil, errRefused
@@ -376,47 +376,92 @@ func TestDrainingThatCannotBeRead(t *testing.T) {
 	})
 }
 
-// TestChangesDoNotWaitForDraining: when thousands of Services drain, a change is applied long before all of them are looked at.
-func TestChangesDoNotWaitForDraining(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const n = 3000
-		p, table := newLoop(0)
-		slices := make([]lb.EndpointSlice, n)
-		for i := range slices {
-			s := service(0)
-			s.Name.Name = fmt.Sprintf("s%d", i)
-			s.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}
-			p.Tracker.SetService(s)
-			slices[i] = lb.EndpointSlice{
-				Name: s.Name, Service: s.Name, Family: lb.IPv4, Ports: []lb.EndpointPort{{Proto: lb.TCP, Port: 80}},
-				Endpoints: []lb.Endpoint{{Addr: netip.MustParseAddr("10.244.1.5"), Ready: true, Serving: true}},
-			}
-			p.Tracker.SetEndpointSlice(slices[i])
+// manyDrains is how many Services drain in the tests of that: more than are looked at together, by far.
+const manyDrains = 3000
+
+// drainMany runs the loop with that many Services, whose only endpoint leaves them. The hook is called whenever the connections of one
+// are asked for, with how many were before.
+func drainMany(t *testing.T, hook func(p *proxier.Proxier, before int, key ipvs.Key, gone lb.EndpointSlice)) (*proxier.Proxier, *loopTable, func(test func())) {
+	t.Helper()
+	p, table := newLoop(0)
+	gone := map[netip.Addr]lb.EndpointSlice{}
+	for i := range manyDrains {
+		s := service(0)
+		s.Name.Name = fmt.Sprintf("s%d", i)
+		s.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}
+		slice := lb.EndpointSlice{
+			Name: s.Name, Service: s.Name, Family: lb.IPv4, Ports: []lb.EndpointPort{{Proto: lb.TCP, Port: 80}},
+			Endpoints: []lb.Endpoint{{Addr: netip.MustParseAddr("10.244.1.5"), Ready: true, Serving: true}},
 		}
+		p.Tracker.SetService(s)
+		p.Tracker.SetEndpointSlice(slice)
+		gone[s.ClusterIPs[0]] = slice
+	}
+	return p, table, func(test func()) {
 		run(t, p, func() {
 			p.Tracker.Synced()
 			synctest.Wait()
-			var asked, when int
-			change := service(1)
-			change.Name.Name = "change"
-			change.ClusterIPs[0] = netip.MustParseAddr("10.97.0.1")
-			p.Observe = func(done render.Plan) {
-				if done[0].Key.Addr == change.ClusterIPs[0] && when == 0 {
-					when = asked
-				}
-			}
-			table.onConns(func() {
-				if asked++; asked == 1 {
-					p.Tracker.SetService(change)
-				}
+			asked := 0
+			table.onConns(func(k ipvs.Key) {
+				hook(p, asked, k, gone[k.Addr])
+				asked++
 			})
-			for i := range slices {
-				p.Tracker.DeleteEndpointSlice(slices[i].Name)
+			for _, slice := range gone {
+				p.Tracker.DeleteEndpointSlice(slice.Name)
 			}
 			time.Sleep(1500 * time.Millisecond)
 			synctest.Wait()
-			if asked != n || when == 0 || when > n/2 {
-				t.Errorf("the change was applied when %d of %d virtual servers were looked at (%d in all)", when, n, asked)
+			test()
+		})
+	}
+}
+
+// TestChangesDoNotWaitForDraining: when thousands of Services drain, a change is applied long before all of them are looked at.
+func TestChangesDoNotWaitForDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, when := 0, 0
+		change := service(1)
+		change.Name.Name = "change"
+		change.ClusterIPs[0] = netip.MustParseAddr("10.97.0.1")
+		p, _, drain := drainMany(t, func(p *proxier.Proxier, before int, _ ipvs.Key, _ lb.EndpointSlice) {
+			if asked = before + 1; asked == 1 {
+				p.Tracker.SetService(change)
+			}
+		})
+		p.Observe = func(done render.Plan) {
+			if done[0].Key.Addr == change.ClusterIPs[0] && when == 0 {
+				when = asked
+			}
+		}
+		drain(func() {
+			if asked != manyDrains || when == 0 || when > manyDrains/2 {
+				t.Errorf("the change was applied when %d of %d virtual servers were looked at (%d in all)", when, manyDrains, asked)
+			}
+		})
+	})
+}
+
+// TestEndpointComesBackWhileOthersAreLookedAt: what was found of it before does not count any more, and it stays.
+func TestEndpointComesBackWhileOthersAreLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var first ipvs.Key
+		_, table, drain := drainMany(t, func(p *proxier.Proxier, before int, k ipvs.Key, gone lb.EndpointSlice) {
+			if before == 0 {
+				first = k
+				p.Tracker.SetEndpointSlice(gone)
+			}
+		})
+		drain(func() {
+			state, err := table.Dump(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := 0
+			for _, v := range state.Virtual {
+				left += len(v.Real)
+			}
+			if back := state.Virtual[first].Real; left != 1 || len(back) != 1 || back[0].Weight == 0 {
+				t.Errorf("the endpoint that came back is %v, and %d are left in all, want it alone", back, left)
 			}
 		})
 	})
