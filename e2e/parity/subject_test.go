@@ -29,6 +29,7 @@ type subject struct {
 	binary string
 	flags  []string // beyond those that all subjects have
 	ipvs   bool     // it programs virtual servers
+	rounds string   // its metric, by address family, that counts the rounds in which it programs; only where they are long
 }
 
 // subjects are the proxies that the tests know how to run. kube-proxy must leave the conntrack sysctls alone: they
@@ -44,9 +45,11 @@ func subjects() []subject {
 			ipvs: mode == "ipvs",
 		}
 	}
+	ipvs := proxy("ipvs")
+	ipvs.rounds = "kubeproxy_sync_proxy_rules_duration_seconds_count"
 	return []subject{
 		{name: "kube-hop", binary: os.Getenv("KUBE_HOP"), flags: []string{"run"}, ipvs: true},
-		proxy("ipvs"), proxy("iptables"), proxy("nftables"),
+		ipvs, proxy("iptables"), proxy("nftables"),
 	}
 }
 
