@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"slices"
 
@@ -15,12 +14,8 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 )
 
-// procFrom is the number of virtual servers from which Dump reads all real servers at once from /proc/net/ip_vs in
-// place of one request for each. It costs a fraction, but does not show connection thresholds that others have set.
-const procFrom = 500
-
-// Dump implements ipvs.Table: one request for all virtual servers, one for the real servers of each (or one file for
-// all), and those of Bound.
+// Dump implements ipvs.Table: of IPv4 one call for all virtual servers and one for the real servers of each, of IPv6 one
+// list for all and one for each, and those of Bound.
 func (t *Table) Dump(ctx context.Context) (ipvs.State, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -37,36 +32,19 @@ func (t *Table) Dump(ctx context.Context) (ipvs.State, error) {
 }
 
 func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServer, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("dump virtual servers: %w", err)
-	}
-	inProc := t.startProc()
-	services, err := t.vs.GetServices()
-	known := <-inProc
+	all, err := t.listVirtual(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("dump virtual servers: %w", err)
 	}
-	virtual := make(map[ipvs.Key]ipvs.VirtualServer, len(services))
-	if t.few = len(services) < t.procFrom; t.few {
-		known = nil
-	} else if known == nil {
-		known = t.readProc()
-	}
-	if services, err = t.withMissed(services, known); err != nil {
-		return nil, fmt.Errorf("dump virtual servers: %w", err)
-	}
-	for _, s := range services {
-		k, config, err := fromService(s)
+	virtual := make(map[ipvs.Key]ipvs.VirtualServer, len(all))
+	for i := range all {
+		k, config, err := fromService(&all[i].Service)
 		if err != nil {
 			return nil, fmt.Errorf("dump virtual servers: %w", err)
 		}
-		if list, ok := known[k]; ok {
-			virtual[k] = ipvs.VirtualServer{Config: config, Real: list}
-			continue
-		}
-		// One that was deleted meanwhile has no real servers: the kernel's answer is empty, not an error.
-		list, err := t.dumpReal(ctx, s)
-		if err != nil {
+		// One that was deleted meanwhile has no real servers.
+		list, err := t.dumpReal(ctx, k, all[i].reals)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return nil, fmt.Errorf("dump real servers of %s: %w", k, err)
 		}
 		virtual[k] = ipvs.VirtualServer{Config: config, Real: list}
@@ -74,45 +52,48 @@ func (t *Table) dumpVirtual(ctx context.Context) (map[ipvs.Key]ipvs.VirtualServe
 	return virtual, nil
 }
 
-// oneMessage is fewer virtual servers than fill one message of the kernel's answer.
-const oneMessage = 64
+// unknown is a number of real servers that the kernel has not told.
+const unknown = -1
 
-// withMissed returns the listed virtual servers and those that the listing missed. Between two messages of its answer the
-// kernel remembers a position among the virtual servers of all network namespaces (ip_vs_genl_dump_services in ip_vs_ctl.c,
-// Linux 6.12): when somebody deletes one in any of them, one of ours can be passed over. What /proc shows does not depend on
-// others; without that, a second listing hardly misses the same one.
-func (t *Table) withMissed(listed []*libipvs.Service, known map[ipvs.Key][]ipvs.RealServer) ([]*libipvs.Service, error) {
-	if len(listed) < oneMessage {
-		return listed, nil
+// listVirtual lists the virtual servers, and how many real servers each of them has, or unknown.
+func (t *Table) listVirtual(ctx context.Context) (all []listed, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	seen := make(map[ipvs.Key]bool, len(listed))
-	for _, s := range listed {
-		if k, _, err := fromService(s); err == nil {
+	rest := func(uint16) bool { return true }
+	if t.options != nil {
+		if all, err = t.options.virtuals(); err != nil {
+			return nil, err
+		}
+		rest = func(family uint16) bool { return family != unix.AF_INET }
+	}
+	services, err := t.lists.virtuals(rest)
+	if err == nil && len(services) > 0 {
+		// A listing can pass over one, but hardly the same one twice.
+		var again []libipvs.Service
+		again, err = t.lists.virtuals(rest)
+		services = union(services, again)
+	}
+	for _, s := range services {
+		all = append(all, listed{s, unknown})
+	}
+	return all, err
+}
+
+// union returns the virtual servers of a and those that only b has.
+func union(a, b []libipvs.Service) []libipvs.Service {
+	seen := make(map[ipvs.Key]bool, len(a))
+	for i := range a {
+		if k, err := keyOf(&a[i]); err == nil {
 			seen[k] = true
 		}
 	}
-	if known == nil {
-		again, err := t.vs.GetServices()
-		for _, s := range again {
-			if k, _, err := fromService(s); err == nil && !seen[k] {
-				listed = append(listed, s)
-			}
-		}
-		return listed, err //nolint:wrapcheck // the caller wraps it
-	}
-	for k := range known {
-		if seen[k] {
-			continue
-		}
-		asked := service(k, ipvs.Config{})
-		switch s, err := t.vs.GetService(&asked); {
-		case err == nil:
-			listed = append(listed, s)
-		case !errors.Is(err, unix.ESRCH): // it is gone by now
-			return nil, err //nolint:wrapcheck // the caller wraps it
+	for i := range b {
+		if k, err := keyOf(&b[i]); err == nil && !seen[k] {
+			a = append(a, b[i])
 		}
 	}
-	return listed, nil
+	return a
 }
 
 // Read implements ipvs.Table.
@@ -136,65 +117,60 @@ func (t *Table) readVirtual(ctx context.Context, k ipvs.Key) (v ipvs.VirtualServ
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	asked := service(k, ipvs.Config{})
-	s, err := t.vs.GetService(&asked)
+	found, err := t.getVirtual(k)
+	if err == nil {
+		_, v.Config, err = fromService(&found.Service)
+	}
+	if err == nil {
+		v.Real, err = t.dumpReal(ctx, k, found.reals)
+	}
 	if errors.Is(err, unix.ESRCH) {
-		return v, false, nil
+		return ipvs.VirtualServer{}, false, nil
 	}
-	if err != nil {
-		return v, false, err //nolint:wrapcheck // the caller wraps it with the key
-	}
-	_, config, err := fromService(s)
-	if err != nil {
-		return v, false, err
-	}
-	list, err := t.dumpReal(ctx, &asked)
-	return ipvs.VirtualServer{Config: config, Real: list}, true, err
+	return v, err == nil, err
 }
 
-// startProc is readProc in a goroutine of its own, while the kernel lists the virtual servers: after a start, and when they
-// were many the last time.
-func (t *Table) startProc() <-chan map[ipvs.Key][]ipvs.RealServer {
-	answer := make(chan map[ipvs.Key][]ipvs.RealServer, 1)
-	if t.few {
-		answer <- nil
-		return answer
+// getVirtual asks for one virtual server; ESRCH if there is none.
+func (t *Table) getVirtual(k ipvs.Key) (listed, error) {
+	if t.options.serves(k) {
+		return t.options.virtual(k)
 	}
-	go func() { answer <- t.readProc() }()
-	return answer
-}
-
-// readProc returns the real servers that /proc shows, nil if they are not to be had: then each virtual server is asked for,
-// so that nothing is lost by not having it.
-func (t *Table) readProc() map[ipvs.Key][]ipvs.RealServer {
-	if t.proc == nil {
-		return nil
-	}
-	if _, err := t.proc.Seek(0, io.SeekStart); err != nil {
-		return nil
-	}
-	known, err := parseProc(t.proc)
+	asked := service(k, ipvs.Config{})
+	found, err := t.vs.GetService(&asked)
 	if err != nil {
-		return nil
+		return listed{}, err //nolint:wrapcheck // the caller wraps it with the key
 	}
-	return known
+	return listed{*found, unknown}, nil
 }
 
-func (t *Table) dumpReal(ctx context.Context, s *libipvs.Service) ([]ipvs.RealServer, error) {
-	if err := ctx.Err(); err != nil {
+// dumpReal returns the real servers of a virtual server, of which the kernel has told how many there are, or not.
+func (t *Table) dumpReal(ctx context.Context, k ipvs.Key, reals int) ([]ipvs.RealServer, error) {
+	if err := ctx.Err(); err != nil || reals == 0 {
 		return nil, err
 	}
-	dests, err := t.vs.GetDestinations(s)
-	if err != nil || len(dests) == 0 {
-		return nil, err //nolint:wrapcheck // the caller wraps it with the key
-	}
-	list := make([]ipvs.RealServer, 0, len(dests))
-	for _, d := range dests {
-		r, err := fromDestination(d)
+	var list []ipvs.RealServer
+	if t.options.serves(k) {
+		entries, err := t.options.reals(k)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, r)
+		list = make([]ipvs.RealServer, 0, len(entries))
+		for i := range entries {
+			list = append(list, entries[i].told().real())
+		}
+	}
+	if len(list) != reals { // or there are such that only netlink can tell
+		told, err := t.lists.reals(k)
+		if err != nil {
+			return nil, err
+		}
+		list = make([]ipvs.RealServer, 0, len(told))
+		for _, r := range told {
+			list = append(list, r.real())
+		}
+	}
+	if len(list) == 0 {
+		return nil, nil
 	}
 	slices.SortFunc(list, func(a, b ipvs.RealServer) int { return a.Compare(b.Dest) })
 	// An answer of several messages can repeat an entry when someone adds another one in between.
@@ -203,33 +179,48 @@ func (t *Table) dumpReal(ctx context.Context, s *libipvs.Service) ([]ipvs.RealSe
 
 // Conns implements ipvs.Table.
 func (t *Table) Conns(ctx context.Context, k ipvs.Key) (map[ipvs.Dest]ipvs.Conns, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("connections of %s: %w", k, err)
-	}
-	if err := (ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k}).Validate(); err != nil {
+	err := errors.Join(ctx.Err(), ipvs.Op{Verb: ipvs.DeleteVirtual, Key: k}.Validate())
+	if err != nil {
 		return nil, fmt.Errorf("connections of %s: %w", k, err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := service(k, ipvs.Config{})
-	dests, err := t.vs.GetDestinations(&s)
+	conns, err := t.conns(k)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connections of %s: %w", k, err)
 	}
-	// The kernel lists the real servers of an absent virtual server as none at all.
-	if len(dests) == 0 && !t.vs.IsServicePresent(&s) {
-		return nil, nil
-	}
-	conns := make(map[ipvs.Dest]ipvs.Conns, len(dests))
-	for _, d := range dests {
-		a, err := addrOf(d.Address, d.AddressFamily)
+	return conns, nil
+}
+
+func (t *Table) conns(k ipvs.Key) (map[ipvs.Dest]ipvs.Conns, error) {
+	if t.options.serves(k) {
+		entries, err := t.options.reals(k)
 		if err != nil {
-			return nil, fmt.Errorf("connections of %s: %w", k, err)
+			return nil, err
 		}
-		conns[ipvs.Dest{Addr: a, Port: d.Port}] = ipvs.Conns{
-			Active: d.ActiveConnections, Inactive: d.InactiveConnections,
-			In: d.Stats.PacketsIn, Out: d.Stats.PacketsOut,
+		conns := make(map[ipvs.Dest]ipvs.Conns, len(entries))
+		for i := range entries {
+			r := entries[i].told()
+			conns[r.dest] = r.conns
 		}
+		return conns, nil
+	}
+	told, err := t.lists.reals(k)
+	if err != nil {
+		return nil, err
+	}
+	// The kernel lists the real servers of an absent virtual server as none at all.
+	if len(told) == 0 {
+		if _, err := t.getVirtual(k); err != nil {
+			return nil, err
+		}
+	}
+	conns := make(map[ipvs.Dest]ipvs.Conns, len(told))
+	for _, r := range told {
+		conns[r.dest] = r.conns
 	}
 	return conns, nil
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	libipvs "github.com/moby/ipvs"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -114,17 +115,57 @@ func TestKernelConformance(t *testing.T) {
 	})
 }
 
-// The faster way to dump, which large nodes take, must say the same.
-func TestKernelConformanceByProc(t *testing.T) {
+// Where getsockopt is not answered, netlink must say the same.
+func TestKernelConformanceByNetlink(t *testing.T) {
 	needKernel(t)
 	ipvstest.Conformance(t, func(t *testing.T) ipvs.Table {
 		t.Helper()
 		n := newNode(t)
-		if n.SetProcFrom(0); !n.HasProc() {
-			t.Fatal("/proc/net/ip_vs cannot be read")
+		if !n.HasOptions() {
+			t.Fatal("this kernel does not answer getsockopt: both runs are the same")
 		}
+		n.WithoutOptions()
 		return n
 	})
+}
+
+// TestKernelManyReals: more virtual servers and real servers than there is room for at first, in both families.
+func TestKernelManyReals(t *testing.T) {
+	n := newNode(t)
+	want := map[ipvs.Key]ipvs.VirtualServer{}
+	var ops []ipvs.Op
+	for i := range uint32(200) {
+		for _, addr := range []netip.Addr{v4(i), v6(i)} {
+			k := ipvs.Key{Addr: addr, Port: 80, Proto: ipvs.TCP}
+			v := ipvs.VirtualServer{Config: ipvs.Config{Scheduler: "rr"}}
+			ops = append(ops, ipvs.Op{Verb: ipvs.AddVirtual, Key: k, Config: v.Config})
+			for d := range []uint32{0, 1, 64, 65, 300}[i%5] {
+				r := ipvs.RealServer{Dest: ipvs.Dest{Addr: v4(1000 + d), Port: 8080}, Weight: int(d)}
+				if addr.Is6() {
+					r.Addr = v6(1000 + d)
+				}
+				v.Real = append(v.Real, r)
+				ops = append(ops, ipvs.Op{Verb: ipvs.AddReal, Key: k, Real: r})
+			}
+			want[k] = v
+		}
+	}
+	n.do(t, ops...)
+	for name, netlinkOnly := range map[string]bool{"both ways": false, "by netlink": true} {
+		if netlinkOnly {
+			n.WithoutOptions()
+		}
+		got, err := n.Dump(t.Context())
+		if err != nil || len(got.Virtual) != len(want) {
+			t.Fatalf("%s: %d virtual servers, %v, want %d", name, len(got.Virtual), err, len(want))
+		}
+		for k, v := range want {
+			conns, err := n.Conns(t.Context(), k)
+			if !got.Virtual[k].Equal(v) || len(conns) != len(v.Real) || err != nil {
+				t.Errorf("%s, %s: got %v, connections of %d (%v)\nwant %v", name, k, got.Virtual[k], len(conns), err, v)
+			}
+		}
+	}
 }
 
 func bind(prefix string, source netip.Addr) ipvs.Op {
@@ -379,16 +420,23 @@ func TestEnsureTimeouts(t *testing.T) {
 	}
 }
 
-// TestKernelMissed: what a listing of many virtual servers passed over is found all the same.
+// TestKernelMissed: what a listing of virtual servers passed over is found all the same.
 func TestKernelMissed(t *testing.T) {
 	n := newNode(t)
-	for i := range 100 {
-		k := ipvs.Key{Addr: netip.AddrFrom4([4]byte{10, 96, 0, byte(i)}), Port: 80, Proto: ipvs.TCP}
+	h, err := libipvs.New(n.path)
+	must(t, err)
+	defer h.Close()
+	for i := range uint32(100) {
+		k := ipvs.Key{Addr: v6(i), Port: 80, Proto: ipvs.TCP}
 		n.do(t, ipvs.Op{Verb: ipvs.AddVirtual, Key: k, Config: ipvs.Config{Scheduler: "rr"}})
 	}
-	all, byProc, again, err := n.Missed()
+	pointers, err := h.GetServices()
 	must(t, err)
-	if all != 100 || byProc != all || again != all {
-		t.Errorf("%d are listed, after one was missed %d with /proc and %d without", all, byProc, again)
+	var all []libipvs.Service
+	for _, s := range pointers {
+		all = append(all, *s)
+	}
+	if got := n.Union(slices.Clone(all[1:]), slices.Clone(all[:99])); len(all) != 100 || got != 100 {
+		t.Errorf("of %d that are listed %d are found", len(all), got)
 	}
 }

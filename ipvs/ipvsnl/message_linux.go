@@ -9,7 +9,7 @@ import (
 	"github.com/kube-hop/kube-hop/ipvs"
 )
 
-// Commands and attributes of the generic netlink family IPVS, as far as a batch uses them. Source: linux/ip_vs.h.
+// Commands and attributes of the generic netlink family IPVS, as far as requests use them. Source: linux/ip_vs.h.
 const (
 	cmdNewService = 1 // IPVS_CMD_NEW_SERVICE
 	cmdSetService = 2 // IPVS_CMD_SET_SERVICE
@@ -67,12 +67,7 @@ func command(v ipvs.Verb) (cmd uint8, ok bool) {
 func appendRequest(b []byte, family uint16, seq uint32, op ipvs.Op) []byte {
 	cmd, _ := command(op.Verb)
 	start := len(b)
-	b = binary.NativeEndian.AppendUint32(b, 0) // the length, below
-	b = binary.NativeEndian.AppendUint16(b, family)
-	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
-	b = binary.NativeEndian.AppendUint32(b, seq)
-	b = binary.NativeEndian.AppendUint32(b, 0) // the kernel knows our port
-	b = append(b, cmd, genlVersion, 0, 0)
+	b = appendHeader(b, family, unix.NLM_F_REQUEST, seq, cmd)
 	b = appendService(b, op, cmd == cmdNewService || cmd == cmdSetService)
 	switch cmd {
 	case cmdNewDest, cmdSetDest, cmdDelDest:
@@ -80,6 +75,16 @@ func appendRequest(b []byte, family uint16, seq uint32, op ipvs.Op) []byte {
 	}
 	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start)) //nolint:gosec // some hundred bytes
 	return b
+}
+
+// appendHeader appends the head of a request, whose length is yet to be set.
+func appendHeader(b []byte, family, flags uint16, seq uint32, cmd uint8) []byte {
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	b = binary.NativeEndian.AppendUint16(b, family)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	b = binary.NativeEndian.AppendUint32(b, 0) // the kernel knows our port
+	return append(b, cmd, genlVersion, 0, 0)
 }
 
 func appendService(b []byte, op ipvs.Op, whole bool) []byte {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"runtime"
 	"sync"
 
@@ -33,19 +32,17 @@ type Table struct {
 	device string
 	ns     netns.NsHandle // not open when Options.Netns was empty
 
-	// proc is /proc/net/ip_vs of the namespace; nil where it cannot be had. procFrom is the constant of that name.
-	proc     *os.File
-	procFrom int
-
 	mu     sync.Mutex // one request at a time: answers on a socket carry no more than a sequence number
-	few    bool       // there were fewer virtual servers than procFrom, the last time
 	vs     *libipvs.Handle
 	routes *netlink.Handle
 	// unbinding holds the prefixes whose routes are deleted by us, for WatchBound to tell from deletions by others. It
 	// is nil while nobody watches.
 	unbinding map[netip.Prefix]bool
-	// requests carries changes, many to a system call; vs is for the rest.
+	// requests carries changes, many to a system call; vs is for those that need an answer of their own.
 	requests *batcher
+	// options reads what it can, nil where it is not to be had; lists reads the rest.
+	options *options
+	lists   *listing
 }
 
 var _ ipvs.Table = (*Table)(nil)
@@ -56,7 +53,7 @@ func Open(opts Options) (*Table, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	t := &Table{device: cmp.Or(opts.Device, DefaultDevice), ns: netns.None(), procFrom: procFrom}
+	t := &Table{device: cmp.Or(opts.Device, DefaultDevice), ns: netns.None()}
 	if err := t.open(opts.Netns); err != nil {
 		t.Close()
 		return nil, fmt.Errorf("open the IPVS table: %w", err)
@@ -86,18 +83,11 @@ func (t *Table) open(path string) (err error) {
 	if t.requests, err = openBatcher(t.ns, t.routes); err != nil {
 		return err
 	}
-	t.proc = openProc(t.ns)
+	if t.lists, err = openListing(t.ns, t.requests.family); err != nil {
+		return err
+	}
+	t.options = openOptions(t.ns)
 	return nil
-}
-
-// openProc opens /proc/net/ip_vs of a network namespace, the calling thread's if ns is not open. The file belongs to
-// the namespace of the thread that opens it, as sockets do. It is nil if that fails: Dump is then slower.
-func openProc(ns netns.NsHandle) (f *os.File) {
-	_ = inNamespace(ns, func() (err error) {
-		f, err = os.Open("/proc/thread-self/net/ip_vs")
-		return err //nolint:wrapcheck // nobody looks at it
-	})
-	return f
 }
 
 // inNamespace calls f on a thread in the network namespace, the calling one if ns is not open.
@@ -130,8 +120,11 @@ func (t *Table) Close() {
 	if t.requests != nil {
 		_ = t.requests.Close() // it held nothing that could be lost
 	}
-	if t.proc != nil {
-		_ = t.proc.Close() // it was only read
+	if t.lists != nil {
+		_ = t.lists.Close() // as above
+	}
+	if t.options != nil {
+		_ = t.options.close()
 	}
 	if t.ns.IsOpen() {
 		_ = t.ns.Close() // nothing was written through it

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -171,6 +172,24 @@ func TestKernelForeignSettings(t *testing.T) {
 		n.do(t, ipvs.Op{Verb: ipvs.EditReal, Key: k, Real: reals[i]})
 	}
 	wantVirtual(t, n.Table, k, ipvs.VirtualServer{Config: want, Real: reals})
+}
+
+// TestKernelOtherFamily: a real server of the other address family, which getsockopt leaves out, is seen as well.
+func TestKernelOtherFamily(t *testing.T) {
+	n := newNode(t)
+	k := ipvs.Key{Addr: netip.MustParseAddr("10.96.0.10"), Port: 80, Proto: ipvs.TCP}
+	own := ipvs.RealServer{Dest: ipvs.Dest{Addr: netip.MustParseAddr("10.244.0.1"), Port: 8080}, Weight: 1}
+	n.do(t, ipvs.Op{Verb: ipvs.AddVirtual, Key: k, Config: ipvs.Config{Scheduler: "rr"}}, ipvs.Op{Verb: ipvs.AddReal, Key: k, Real: own})
+	out, err := exec.CommandContext(t.Context(), "ipvsadm", "-a", "-t", k.String()[len("tcp "):], "-r", "[fd24::5]:80", "-i").CombinedOutput()
+	if err != nil {
+		t.Fatalf("ipvsadm: %v: %s", err, out)
+	}
+	other := ipvs.RealServer{Dest: ipvs.Dest{Addr: netip.MustParseAddr("fd24::5"), Port: 80}, Weight: ipvs.WeightForeign}
+	want := ipvs.VirtualServer{Config: ipvs.Config{Scheduler: "rr"}, Real: []ipvs.RealServer{own, other}}
+	wantVirtual(t, n.Table, k, want)
+	if got, err := n.Read(t.Context(), []ipvs.Key{k}); err != nil || !got[k].Equal(want) {
+		t.Errorf("read %v, %v", got[k], err)
+	}
 }
 
 func wantVirtual(t *testing.T, table *ipvsnl.Table, k ipvs.Key, want ipvs.VirtualServer) {

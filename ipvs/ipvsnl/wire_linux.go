@@ -110,16 +110,21 @@ func destination(r ipvs.RealServer) libipvs.Destination {
 	return d
 }
 
-// fromDestination is the inverse of destination.
-func fromDestination(d *libipvs.Destination) (ipvs.RealServer, error) {
-	a, err := addrOf(d.Address, d.AddressFamily)
-	if err != nil {
-		return ipvs.RealServer{}, err
+// toldReal is a real server as the kernel tells of it.
+type toldReal struct {
+	dest         ipvs.Dest
+	weight       int32
+	flags        uint32 // of them the forwarding method
+	upper, lower uint32 // connection thresholds, 0 for none
+	conns        ipvs.Conns
+}
+
+// real is what package ipvs knows of it.
+func (r toldReal) real() ipvs.RealServer {
+	out := ipvs.RealServer{Dest: r.dest, Weight: int(r.weight)}
+	masq := r.flags&libipvs.ConnectionFlagFwdMask == libipvs.ConnectionFlagMasq
+	if !masq || r.upper != 0 || r.lower != 0 || r.weight < 0 {
+		out.Weight = ipvs.WeightForeign
 	}
-	r := ipvs.RealServer{Dest: ipvs.Dest{Addr: a, Port: d.Port}, Weight: d.Weight}
-	masq := d.ConnectionFlags&libipvs.ConnectionFlagFwdMask == libipvs.ConnectionFlagMasq
-	if !masq || d.UpperThreshold != 0 || d.LowerThreshold != 0 {
-		r.Weight = ipvs.WeightForeign
-	}
-	return r, nil
+	return out
 }

@@ -72,20 +72,25 @@ func TestFromService(t *testing.T) {
 	}
 }
 
-func TestFromDestination(t *testing.T) {
-	for flags, weight := range map[uint32]int{
-		libipvs.ConnectionFlagMasq:        5,
-		0x0100:                            5, // IP_VS_CONN_F_INACTIVE is no forwarding method
-		libipvs.ConnectionFlagTunnel:      ipvs.WeightForeign,
-		libipvs.ConnectionFlagDirectRoute: ipvs.WeightForeign,
+func TestToldReal(t *testing.T) {
+	dest := ipvs.Dest{Addr: netip.MustParseAddr("10.244.0.1"), Port: 80}
+	for name, tt := range map[string]struct {
+		in     toldReal
+		weight int
+	}{
+		"masqueraded":               {toldReal{weight: 5, flags: libipvs.ConnectionFlagMasq}, 5},
+		"no forwarding method":      {toldReal{weight: 5, flags: 0x0100}, 5}, // IP_VS_CONN_F_INACTIVE
+		"tunnel":                    {toldReal{weight: 5, flags: libipvs.ConnectionFlagTunnel}, ipvs.WeightForeign},
+		"direct route":              {toldReal{weight: 5, flags: libipvs.ConnectionFlagDirectRoute}, ipvs.WeightForeign},
+		"upper threshold":           {toldReal{weight: 5, upper: 7}, ipvs.WeightForeign},
+		"lower threshold":           {toldReal{weight: 5, lower: 7}, ipvs.WeightForeign},
+		"weight that we never give": {toldReal{weight: 65536}, 65536},
+		"negative weight":           {toldReal{weight: -7}, ipvs.WeightForeign},
 	} {
-		r, err := fromDestination(&libipvs.Destination{AddressFamily: unix.AF_INET, Address: net.IP{10, 244, 0, 1}, Port: 80, Weight: 5, ConnectionFlags: flags})
-		if err != nil || r.Weight != weight {
-			t.Errorf("flags %#x: %+v, %v", flags, r, err)
+		tt.in.dest = dest
+		if r := tt.in.real(); r != (ipvs.RealServer{Dest: dest, Weight: tt.weight}) {
+			t.Errorf("%s: %+v, want weight %d", name, r, tt.weight)
 		}
-	}
-	if _, err := fromDestination(&libipvs.Destination{AddressFamily: unix.AF_INET}); !errors.Is(err, errWire) {
-		t.Errorf("no address: %v", err)
 	}
 }
 
@@ -123,8 +128,8 @@ func FuzzWireRoundTrip(f *testing.F) {
 		}
 		op.Verb, op.Real = ipvs.AddReal, ipvs.RealServer{Dest: ipvs.Dest{Addr: s, Port: port}, Weight: weight}
 		if op.Validate() == nil {
-			d := destination(op.Real)
-			if r, err := fromDestination(&d); r != op.Real || err != nil {
+			attrs := appendDest(nil, op.Real, true)[attrHeader:]
+			if r, err := parseReal(attrs, ipvs.Key{Addr: op.Real.Addr}); r.real() != op.Real || err != nil {
 				t.Errorf("%+v became %+v, %v", op.Real, r, err)
 			}
 		}
@@ -138,9 +143,32 @@ func FuzzWireRoundTrip(f *testing.F) {
 	})
 }
 
+// attrHeader is the size of the head of a nested attribute.
+const attrHeader = 4
+
+// What the kernel never sends is refused, or at least does no harm.
+func FuzzParse(f *testing.F) {
+	k := ipvs.Key{Addr: netip.MustParseAddr("10.96.0.10"), Port: 80, Proto: ipvs.TCP}
+	f.Add(appendService(nil, ipvs.Op{Key: k, Config: ipvs.Config{Scheduler: "rr"}}, true)[attrHeader:])
+	f.Add(appendDest(nil, ipvs.RealServer{Dest: ipvs.Dest{Addr: netip.MustParseAddr("fd24::5"), Port: 80}, Weight: 1}, true)[attrHeader:])
+	f.Fuzz(func(t *testing.T, attrs []byte) {
+		if s, err := parseVirtual(attrs); err == nil {
+			if k, _, err := fromService(&s); err == nil && k.Mark == 0 && !k.Addr.IsValid() {
+				t.Errorf("%x became %+v", attrs, k)
+			}
+		}
+		if r, err := parseReal(attrs, k); err == nil && !r.dest.Addr.IsValid() {
+			t.Errorf("%x became %+v", attrs, r)
+		}
+	})
+}
+
 func roundTripService(t *testing.T, op ipvs.Op) {
 	t.Helper()
-	s := service(op.Key, op.Config)
+	s, err := parseVirtual(appendService(nil, op, true)[attrHeader:])
+	if err != nil {
+		t.Error(err)
+	}
 	s.Flags |= flagHashed // as the kernel returns it
 	if n := binary.Size(s.Netmask); n != 4 || s.Netmask == 0 {
 		t.Errorf("netmask %#x", s.Netmask)
