@@ -81,14 +81,22 @@ type follower struct {
 
 func (f *follower) follow(ctx context.Context, c *cluster) {
 	before := -1 // how many rounds had ended when the marker was not there yet; -1 is not known
+	var ended int
+	var asked time.Time
+	rounds := func() int {
+		if time.Since(asked) > pause {
+			ended, asked = c.rounds(ctx, f.node, f.dst.Addr()), time.Now()
+		}
+		return ended
+	}
 	f.err = c.await(ctx, "marker on "+f.node.Name, func() error {
-		ended := c.rounds(ctx, f.node, f.dst.Addr())
+		rounds := rounds()
 		a, err := f.node.Ask(ctx, testbed.TCP, f.dst, testbed.Timeout(time.Second))
 		if err == nil && a.Pod != f.pod.Name {
 			err = fmt.Errorf("answered by %s, want %s", a.Pod, f.pod)
 		}
 		if err != nil {
-			before = ended
+			before = rounds
 		}
 		return err
 	})
@@ -97,13 +105,16 @@ func (f *follower) follow(ctx context.Context, c *cluster) {
 		return
 	}
 	f.err = c.await(ctx, "round of the marker on "+f.node.Name, func() error {
-		if ended := c.rounds(ctx, f.node, f.dst.Addr()); ended <= before {
+		if ended := rounds(); ended <= before {
 			return fmt.Errorf("%d rounds have ended, as before", ended)
 		}
 		return nil
 	})
 	f.complete = f.err == nil
 }
+
+// pause is how often a subject is asked for its metrics at most. The answer takes time that the subject needs.
+const pause = time.Second
 
 // rounds returns how many rounds of the address's family the subject on the node has ended, -1 if it does not tell. Only a
 // subject whose rounds are long is asked: for the others a second move is quicker.
