@@ -107,7 +107,7 @@ func openOptions(ns netns.NsHandle) *options {
 	o := &options{fd: -1, buf: make([]uint64, wordsOfReals+someReals*wordsOfReal)}
 	err := inNamespace(ns, func() (err error) {
 		o.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) // any kind will do; a raw one takes a privilege more
-		return err //nolint:wrapcheck // nobody looks at it
+		return err                                                                  //nolint:wrapcheck // nobody looks at it
 	})
 	if err != nil {
 		return nil
