@@ -59,12 +59,38 @@ func freeProxier(n int) *proxier.Proxier {
 			Name: name, ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})},
 			Ports: []lb.ServicePort{{Proto: lb.TCP, Port: 80}},
 		})
-		s := lb.EndpointSlice{Name: name, Service: name, Family: lb.IPv4, Ports: []lb.EndpointPort{{Proto: lb.TCP, Port: 8080}}}
-		for j := range 10 {
-			s.Endpoints = append(s.Endpoints, lb.Endpoint{Addr: netip.AddrFrom4([4]byte{10, 244, byte(i), byte(j)}), Ready: true, Serving: true})
-		}
-		p.Tracker.SetEndpointSlice(s)
+		p.Tracker.SetEndpointSlice(freeSlice(i, name))
 	}
 	p.Tracker.Synced()
 	return p
+}
+
+// freeSlice is the endpoints of the ith Service.
+func freeSlice(i int, name lb.Name) lb.EndpointSlice {
+	s := lb.EndpointSlice{Name: name, Service: name, Family: lb.IPv4, Ports: []lb.EndpointPort{{Proto: lb.TCP, Port: 8080}}}
+	for j := range 10 {
+		s.Endpoints = append(s.Endpoints, lb.Endpoint{Addr: netip.AddrFrom4([4]byte{10, 244, byte(i), byte(j)}), Ready: true, Serving: true})
+	}
+	return s
+}
+
+// BenchmarkOneChange is what the daemon does about one endpoint that is replaced, among more and more Services: it must cost
+// the same.
+func BenchmarkOneChange(b *testing.B) {
+	for _, n := range []int{1000, 5000, 20000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			p := freeProxier(n)
+			p.Sync(b.Context())
+			name := lb.Name{Namespace: "default", Name: "s7"}
+			slices := [2]lb.EndpointSlice{freeSlice(7, name), freeSlice(7, name)}
+			slices[1].Endpoints[9].Addr = netip.AddrFrom4([4]byte{10, 245, 0, 1})
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i++
+				p.Tracker.SetEndpointSlice(slices[i%2])
+				p.Sync(b.Context())
+			}
+		})
+	}
 }
