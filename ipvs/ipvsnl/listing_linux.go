@@ -60,10 +60,11 @@ func openListing(ns netns.NsHandle, family uint16) (*listing, error) {
 func (l *listing) virtuals(want func(family uint16) bool) ([]libipvs.Service, error) {
 	var all []libipvs.Service
 	err := l.each(cmdGetService, nil, attrService, func(attrs []byte) error {
-		s, err := parseVirtual(attrs)
-		if err == nil && want(s.AddressFamily) {
-			all = append(all, s)
+		if !want(familyFirst(attrs)) {
+			return nil
 		}
+		s, err := parseVirtual(attrs)
+		all = append(all, s)
 		return err
 	})
 	return all, err
@@ -124,6 +125,14 @@ func (l *listing) each(cmd uint8, k *ipvs.Key, kind uint16, f func(attrs []byte)
 			}
 		}
 	}
+}
+
+// familyFirst returns the address family of a virtual server, which the kernel says first (ip_vs_genl_fill_service), or 0.
+func familyFirst(attrs []byte) uint16 {
+	if len(attrs) < 6 || binary.NativeEndian.Uint16(attrs[2:]) != svcFamily {
+		return 0
+	}
+	return binary.NativeEndian.Uint16(attrs[4:])
 }
 
 // parseVirtual reads a virtual server.
