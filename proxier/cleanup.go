@@ -15,6 +15,7 @@ func (p *Proxier) Cleanup(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.sortOut(state)
 	var errs []error
 	_, failures := p.plane.run(ctx, render.Remove(state, p.cfg.Render))
 	for _, f := range failures {

@@ -21,8 +21,8 @@ const (
 	verifyShare = 400
 	// verifyRest bounds the rest, whatever the size of the node.
 	verifyRest = 3 * time.Hour
-	// spotKeys is how many virtual servers are compared when it is not yet time for all of them. With ten real servers
-	// each that takes as long as all else that a spot check looks at.
+	// spotKeys is how many virtual servers are compared when it is not yet time for all of them. Few, since one of IPv6 takes
+	// two requests by netlink.
 	spotKeys = 8
 )
 

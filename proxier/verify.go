@@ -3,18 +3,10 @@ package proxier
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/netip"
-	"slices"
-	"sync"
 
 	"k8s.io/klog/v2"
 
-	"github.com/kube-hop/kube-hop/iptables"
-	"github.com/kube-hop/kube-hop/ipvs"
 	"github.com/kube-hop/kube-hop/lb"
-	"github.com/kube-hop/kube-hop/loopback"
-	"github.com/kube-hop/kube-hop/nftables"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -23,14 +15,14 @@ import (
 func (p *Proxier) Verify(ctx context.Context) {
 	start := p.now()
 	batch := p.Tracker.Take()
-	touched, prepared := p.updateAndPrepare(ctx, batch)
-	ready := p.now()
+	touched, held := p.renderAndRead(ctx, batch)
+	known := p.now()
 
 	found := 0
-	state, err := p.read(ctx)
-	known := p.now()
+	state, err := held.state, held.unread
 	switch {
 	case err == nil:
+		p.sortOut(state)
 		p.countDrift(ctx, state)
 		found = len(state.IPVS.Virtual)
 		p.state = state
@@ -39,7 +31,7 @@ func (p *Proxier) Verify(ctx context.Context) {
 		}
 		touched = []render.Touched{p.model.Everything(state)}
 	case !p.adopted:
-		p.verifyFailed(ctx, errors.Join(prepared, err))
+		p.verifyFailed(ctx, errors.Join(held.unprepared, err))
 		return // what the kernel holds is not known: touching it could cut what works
 	}
 	done := p.converge(ctx, touched)
@@ -47,10 +39,10 @@ func (p *Proxier) Verify(ctx context.Context) {
 		p.flows.noteAll(p.state) // while no daemon ran, nobody cleaned up
 		klog.FromContext(ctx).Info("Adopted the kernel's state", "virtualServers", found,
 			"services", p.model.Len(), "operations", done, "took", p.now().Sub(start),
-			"preparing", ready.Sub(start), "reading", known.Sub(ready), "programming", p.now().Sub(known))
+			"preparing", held.preparing, "reading", held.reading, "programming", p.now().Sub(known))
 	}
 	p.adopted = true
-	if err := errors.Join(prepared, err); err != nil {
+	if err := errors.Join(held.unprepared, err); err != nil {
 		p.verifyFailed(ctx, err)
 	} else {
 		p.retries.succeeded(object{})
@@ -59,14 +51,23 @@ func (p *Proxier) Verify(ctx context.Context) {
 	p.finish(ctx, start, batch.Changes, done)
 }
 
-// updateAndPrepare does both side by side: preparing waits for the kernel and depends on nothing but the facts.
-func (p *Proxier) updateAndPrepare(ctx context.Context, b Batch) (touched []render.Touched, failed error) {
+// renderAndRead prepares and reads the kernel, and meanwhile renders: the kernel's side takes time and depends on nothing but
+// the facts. What is read is what preparing has left, since that replaces sets and tables that are not what they should be.
+func (p *Proxier) renderAndRead(ctx context.Context, b Batch) (touched []render.Touched, h held) {
 	p.lookForSchedulers(ctx)
 	p.learn(ctx, b)
-	prepared := make(chan error, 1)
-	go func() { prepared <- p.prepare(ctx) }()
+	start := p.now()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.unprepared = p.prepare(ctx)
+		ready := p.now()
+		h.state, h.unread = p.read(ctx)
+		h.preparing, h.reading = ready.Sub(start), p.now().Sub(ready)
+	}()
 	touched = p.render(ctx, b)
-	return touched, <-prepared
+	<-done
+	return touched, h
 }
 
 func (p *Proxier) verifyFailed(ctx context.Context, err error) {
@@ -84,78 +85,6 @@ func (p *Proxier) repaired(ctx context.Context, kind string, lines []string) {
 		p.metrics.Repairs.WithLabelValues(kind).Inc()
 		klog.FromContext(ctx).Info("Repaired what others changed", "kind", kind, "difference", l)
 	}
-}
-
-// read returns what the kernel holds of ours. Virtual servers of others are left out, and so never touched. The kinds of
-// state do not know of each other and are read side by side.
-func (p *Proxier) read(ctx context.Context) (render.State, error) {
-	var (
-		parts                       sync.WaitGroup
-		entries                     iptables.SetState
-		onLoopback                  map[iptables.Entry]struct{}
-		elements                    nftables.State
-		kernel                      ipvs.State
-		inSets, inLoop, inNFT, inVS error
-	)
-	parts.Go(func() {
-		var sets []iptables.Set
-		for _, f := range p.plane.families() {
-			sets = append(sets, render.Sets(f)...)
-		}
-		entries, inSets = p.plane.Sets.Dump(ctx, sets)
-	})
-	if p.plane.Loopback != nil {
-		parts.Go(func() { onLoopback, inLoop = p.plane.Loopback.Dump(ctx) })
-	}
-	if p.plane.NFT != nil {
-		parts.Go(func() { elements, inNFT = p.plane.NFT.Dump(ctx, render.Tables(p.facts, p.cfg.Render)) })
-	}
-	kernel, inVS = p.plane.IPVS.Dump(ctx)
-	parts.Wait()
-	if err := errors.Join(reading("sets", inSets), reading("node ports on loopback", inLoop), reading("nf_tables", inNFT),
-		reading("virtual servers", inVS)); err != nil {
-		return render.State{}, err
-	}
-	if p.plane.Loopback != nil {
-		entries[loopback.SetName] = onLoopback
-	}
-	found := render.StateOf(kernel, entries, elements)
-	foreign := map[ipvs.Key]struct{}{}
-	for k := range kernel.Virtual {
-		if !p.ours(k, found) {
-			delete(kernel.Virtual, k)
-			foreign[k] = struct{}{}
-		}
-	}
-	p.setForeign(foreign)
-	return found, nil
-}
-
-// reading adds to an error what was to be read.
-func reading(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("reading %s: %w", what, err)
-}
-
-// ours reports whether a virtual server in the kernel is one of ours: recorded so in the sets, or in our shadow, or
-// wanted by a Service and not excluded.
-func (p *Proxier) ours(k ipvs.Key, found render.State) bool {
-	if _, known := p.state.IPVS.Virtual[k]; known {
-		return true
-	}
-	if found.RecordsKey(k) {
-		return true
-	}
-	if slices.ContainsFunc(p.cfg.ExcludeCIDRs, func(c netip.Prefix) bool { return c.Contains(k.Addr) }) {
-		return false
-	}
-	if _, foreign := p.foreign[k]; foreign {
-		return false // it was before a Service wanted it
-	}
-	_, wanted := p.model.Frontend(k)
-	return wanted || k.Mark == 0 && found.Guards(k.Addr)
 }
 
 // countDrift counts the differences between the shadow and what was found: what others changed since.
