@@ -36,7 +36,11 @@ func (c *cluster) askEvenly(t *testing.T, cl client, proto testbed.Proto, f fron
 	t.Helper()
 	reached := map[string]int{}
 	for range pods {
-		a, err := cl.host.Ask(t.Context(), proto, f.addr)
+		var opts []testbed.Option
+		if proto == testbed.UDP { // from a port that it was used from before it would be the same flow
+			opts = append(opts, testbed.FromPort(freePort()))
+		}
+		a, err := cl.host.Ask(t.Context(), proto, f.addr, opts...)
 		if err != nil {
 			t.Fatal(err)
 		}
