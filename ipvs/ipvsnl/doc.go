@@ -24,6 +24,6 @@
 // # What others programmed
 //
 // Dump returns everything, also what package ipvs cannot express; see FlagForeign and WeightForeign there for how that is
-// made to differ from every wanted state. One thing remains unseen, a persistence engine. A real server of the other address family (tunnelled) is returned,
-// but it can only be removed together with its virtual server.
+// made to differ from every wanted state. One thing remains unseen, a persistence engine. A real server of the other
+// address family (tunnelled) is returned, but it can only be removed together with its virtual server.
 package ipvsnl

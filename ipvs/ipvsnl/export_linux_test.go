@@ -16,4 +16,4 @@ func (t *Table) WithoutOptions() {
 func (t *Table) HasOptions() bool { return t.options != nil }
 
 // Union is how the results of two listings are put together, as numbers of virtual servers.
-func (t *Table) Union(a, b []libipvs.Service) int { return len(union(a, b)) }
+func Union(a, b []libipvs.Service) int { return len(union(a, b)) }

@@ -436,7 +436,7 @@ func TestKernelMissed(t *testing.T) {
 	for _, s := range pointers {
 		all = append(all, *s)
 	}
-	if got := n.Union(slices.Clone(all[1:]), slices.Clone(all[:99])); len(all) != 100 || got != 100 {
+	if got := ipvsnl.Union(slices.Clone(all[1:]), slices.Clone(all[:99])); len(all) != 100 || got != 100 {
 		t.Errorf("of %d that are listed %d are found", len(all), got)
 	}
 }

@@ -153,7 +153,7 @@ func parseVirtual(attrs []byte) (s libipvs.Service, err error) {
 		case svcMark:
 			s.FWMark, err = number32(v)
 		case svcScheduler:
-			s.SchedName = text(v)
+			s.SchedName = unix.ByteSliceToString(v)
 		case svcFlags:
 			s.Flags, err = number32(v)
 		case svcTimeout:
@@ -260,14 +260,4 @@ func number32(v []byte) (uint32, error) {
 func count(v []byte) (int, error) {
 	n, err := number32(v)
 	return int(n), err
-}
-
-// text is a string up to its final zero.
-func text(v []byte) string {
-	for i, c := range v {
-		if c == 0 {
-			return string(v[:i])
-		}
-	}
-	return string(v)
 }

@@ -1,7 +1,6 @@
 package ipvsnl
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -34,14 +33,19 @@ type (
 		_       [2]uint64
 		_       [6]uint32
 	}
+	// keyEntry is what structures that are about a virtual server begin with.
+	keyEntry struct {
+		Proto uint16
+		_     uint16
+		Addr  uint32
+		Port  uint16
+		_     uint16
+		Mark  uint32
+	}
 	// virtualEntry is struct ip_vs_service_entry.
 	virtualEntry struct {
-		Proto     uint16
-		_         uint16
-		Addr      uint32
-		Port      uint16
-		_         uint16
-		Mark      uint32
+		keyEntry
+
 		Scheduler [16]byte
 		Flags     uint32
 		Timeout   uint32 // seconds
@@ -69,12 +73,8 @@ type (
 	}
 	// realsHead is struct ip_vs_get_dests without its entries.
 	realsHead struct {
-		Proto uint16
-		_     uint16
-		Addr  uint32
-		Port  uint16
-		_     uint16
-		Mark  uint32
+		keyEntry
+
 		Count uint32
 		_     uint32
 	}
@@ -167,9 +167,8 @@ func (o *options) virtuals() ([]listed, error) {
 }
 
 func (e *virtualEntry) listed() listed {
-	name, _, _ := bytes.Cut(e.Scheduler[:], []byte{0})
 	l := listed{Service: libipvs.Service{
-		AddressFamily: unix.AF_INET, FWMark: e.Mark, SchedName: string(name), Flags: e.Flags, Timeout: e.Timeout, Netmask: e.Netmask,
+		AddressFamily: unix.AF_INET, FWMark: e.Mark, SchedName: unix.ByteSliceToString(e.Scheduler[:]), Flags: e.Flags, Timeout: e.Timeout, Netmask: e.Netmask,
 	}, reals: int(e.Reals)}
 	if e.Mark == 0 {
 		a := addrOfWire(e.Addr).As4()
@@ -183,7 +182,7 @@ func (o *options) virtual(k ipvs.Key) (listed, error) {
 	buf := o.buf[:wordsOfVirtual]
 	clear(buf)
 	e := (*virtualEntry)(unsafe.Pointer(&buf[0]))
-	e.Proto, e.Addr, e.Port, e.Mark = uint16(k.Proto), wireAddr(k.Addr), swapPort(k.Port), k.Mark
+	e.keyEntry = entryOf(k)
 	if err := o.get(optVirtual, buf); err != nil {
 		return listed{}, err
 	}
@@ -196,9 +195,7 @@ func (o *options) reals(k ipvs.Key) ([]realEntry, error) {
 	for {
 		room := (len(o.buf) - wordsOfReals) / wordsOfReal
 		clear(o.buf)
-		*(*realsHead)(unsafe.Pointer(&o.buf[0])) = realsHead{
-			Proto: uint16(k.Proto), Addr: wireAddr(k.Addr), Port: swapPort(k.Port), Mark: k.Mark, Count: uint32(room), //nolint:gosec // far less
-		}
+		*(*realsHead)(unsafe.Pointer(&o.buf[0])) = realsHead{keyEntry: entryOf(k), Count: uint32(room)} //nolint:gosec // far less
 		if err := o.get(optReals, o.buf); err != nil {
 			return nil, err
 		}
@@ -234,7 +231,7 @@ func addrOfWire(v uint32) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-func wireAddr(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.NativeEndian.Uint32(b[:])
+func entryOf(k ipvs.Key) keyEntry {
+	b := k.Addr.As4()
+	return keyEntry{Proto: uint16(k.Proto), Addr: binary.NativeEndian.Uint32(b[:]), Port: swapPort(k.Port), Mark: k.Mark}
 }
