@@ -32,6 +32,7 @@ inside() {
 	ip link add b0 type bridge
 	ip netns add n0
 	expect 'Conns' ip netns exec n0 cat /proc/net/ip_vs_stats
+	(($(stat -f -c '%b-%f' /) > 0)) || fail "no program is in the machine's memory"
 	[[ $SMOKE == 'a b' ]] || fail "--env: $SMOKE"
 	expect 'LOOPBACK,UP' ip link show lo
 	[[ ! -e $SMOKE_HOST/written ]] || fail "$SMOKE_HOST is not clean"
