@@ -130,18 +130,31 @@ func (r *row) notApplicable(why string) {
 // settle waits until the subject has programmed all that the test stored.
 func (r *row) settle() {
 	r.Helper()
+	r.stopIfSlow()
 	r.must(r.cluster.settle(r.Context()))
+}
+
+// stopIfSlow ends a row that has failed already, before a step that takes minutes with a subject whose rounds are long. That
+// it failed is its result then; for other subjects the log tells what else is wrong.
+func (r *row) stopIfSlow() {
+	r.Helper()
+	if r.Failed() && r.subject.rounds != "" {
+		r.Log("it has failed, and the subject is slow: the rest of the row is left out")
+		r.FailNow()
+	}
 }
 
 // until waits for a condition.
 func (r *row) until(what string, try func() error) {
 	r.Helper()
+	r.stopIfSlow()
 	r.must(r.await(r.Context(), what, try))
 }
 
 // idle lets time pass in which nobody sends anything: how long something is remembered is what some rows are about.
 func (r *row) idle(d time.Duration) {
 	r.Helper()
+	r.stopIfSlow()
 	r.Logf("idle for %s", d)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -156,6 +169,7 @@ func (r *row) idle(d time.Duration) {
 // restart starts the subject on the node again with further flags, and after the test without them.
 func (r *row) restart(n *testbed.Host, flags ...string) {
 	r.Helper()
+	r.stopIfSlow()
 	r.Cleanup(func() {
 		if err := r.startAgain(context.WithoutCancel(r.Context()), n, nil); err != nil {
 			r.Errorf("after the test: %v", err)
