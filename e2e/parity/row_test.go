@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -78,8 +79,9 @@ func (r *row) end() {
 	}
 }
 
-// note keeps the first thing that went wrong for the table.
+// note keeps the first thing that went wrong for the table, which is not for the folders of one machine.
 func (r *row) note(text string) {
+	text = strings.ReplaceAll(text, filepath.Dir(r.subject.binary)+string(filepath.Separator), "")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.res.Reason == "" {

@@ -95,19 +95,7 @@ func (c *cluster) checkNoLocalnet(t *testing.T, m *manifest) {
 			t.Fatal(err)
 		}
 	}
-	evil, err := c.AddOutside(t.Context(), "evil")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A host that sends packets for 127.0.0.1 to the node.
-	out, err := evil.Command(t.Context(), "sh", "-ec", `
-		sysctl -qw net.ipv4.conf.all.route_localnet=1
-		ip route del table local 127.0.0.1 dev lo
-		ip route del table local 127.0.0.0/8 dev lo
-		ip route add 127.0.0.1 via "$0"`, c.N1.Addr4.String()).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	evil := misrouting(t, c)
 	to127 := func(pkt testbed.Packet) bool { return pkt.Dst.Addr() == netip.MustParseAddr("127.0.0.1") }
 	arrived, err := c.N1.Sniff(t.Context(), "eth0", to127)
 	if err != nil {
@@ -124,6 +112,28 @@ func (c *cluster) checkNoLocalnet(t *testing.T, m *manifest) {
 	if n, err := arrived.Count(); n < 4 || err != nil {
 		t.Errorf("%d packets for 127.0.0.1 arrived at n1 (%v), want at least 4", n, err)
 	}
+}
+
+// misrouting returns an outside host that sends packets for 127.0.0.1 to the first node. It stays in the bed, for the next
+// round of the test.
+func misrouting(t *testing.T, c *cluster) *testbed.Host {
+	t.Helper()
+	if h := c.Host("evil"); h != nil {
+		return h
+	}
+	h, err := c.AddOutside(t.Context(), "evil")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := h.Command(t.Context(), "sh", "-ec", `
+		sysctl -qw net.ipv4.conf.all.route_localnet=1
+		ip route del table local 127.0.0.1 dev lo
+		ip route del table local 127.0.0.0/8 dev lo
+		ip route add 127.0.0.1 via "$0"`, c.N1.Addr4.String()).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return h
 }
 
 // TestLoopbackRestart: a daemon that is killed, and the next one, leave no moment without loopback, and none in which
