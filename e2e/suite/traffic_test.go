@@ -37,7 +37,7 @@ func (c *cluster) askEvenly(t *testing.T, cl client, proto testbed.Proto, f fron
 	reached := map[string]int{}
 	for range pods {
 		var opts []testbed.Option
-		if proto == testbed.UDP { // from a port that it was used from before it would be the same flow
+		if proto == testbed.UDP { // from a port that was used before it would be the same flow
 			opts = append(opts, testbed.FromPort(freePort()))
 		}
 		a, err := cl.host.Ask(t.Context(), proto, f.addr, opts...)
