@@ -77,7 +77,7 @@ func (c *cluster) settleErr() error {
 	for range 2 {
 		old := c.markerAddr()
 		c.marks++
-		if err := c.write("zz-marker", c.markerText()); err != nil {
+		if err := c.write("zz-marker", serviceText("marker", c.markerAddr())); err != nil {
 			return err
 		}
 		for _, n := range c.nodes {
@@ -95,18 +95,40 @@ func (c *cluster) settleErr() error {
 	return nil
 }
 
+// rest settles and waits for the end of the last sync too. What settles is complete but for the marker: a daemon that is
+// killed then may leave the end of its move to the next one. The number of Services that a daemon shows changes when a
+// sync is over.
+func (c *cluster) rest(t *testing.T) {
+	t.Helper()
+	const metric = "kubehop_services"
+	c.settle(t)
+	before := map[*node]float64{}
+	for _, n := range c.nodes {
+		before[n] = n.metric(t, metric)
+	}
+	c.put(t, "zz-rest", serviceText("rest", netip.MustParseAddrPort("10.96.255.2:1000")))
+	for _, n := range c.nodes {
+		eventually(t, startLimit, func() error {
+			if got, want := n.metric(t, metric), before[n]+1; got != want {
+				return fmt.Errorf("%s shows %v Services, want %v", n, got, want)
+			}
+			return nil
+		})
+	}
+}
+
 // markerAddr is where the marker answers now.
 func (c *cluster) markerAddr() netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr("10.96.255.1"), uint16(1000+c.marks))
 }
 
-// markerText is a Service that sorts behind all others.
-func (c *cluster) markerText() string {
+// serviceText is a Service with one frontend that sorts behind all others.
+func serviceText(name string, at netip.AddrPort) string {
 	m := manifest{}
 	m.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
-	m.ObjectMeta = metav1.ObjectMeta{Namespace: "zz", Name: "marker"}
-	m.Spec.ClusterIP = c.markerAddr().Addr().String()
-	m.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: int32(c.markerAddr().Port())}}
+	m.ObjectMeta = metav1.ObjectMeta{Namespace: "zz", Name: name}
+	m.Spec.ClusterIP = at.Addr().String()
+	m.Spec.Ports = []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: int32(at.Port())}}
 	return m.text()
 }
 

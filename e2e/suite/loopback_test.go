@@ -142,6 +142,7 @@ func TestLoopbackRestart(t *testing.T) {
 	c := shared(t)
 	m := newService("loopback-restart", 73, c.A2, c.B2)
 	c.apply(t, m)
+	c.rest(t)
 	ctx, stop := context.WithCancel(t.Context())
 	var answers atomic.Int64
 	done := make(chan struct{})

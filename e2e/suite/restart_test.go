@@ -19,6 +19,7 @@ func TestRestart(t *testing.T) {
 	n1 := c.nodes[0]
 	m, gone := newService("restart", 20, c.A2, c.B2), newService("restart-gone", 21, c.A2)
 	c.apply(t, m, gone)
+	c.rest(t)
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		t.Run(sig.String(), func(t *testing.T) {
 			load := c.startLoad(t, m)

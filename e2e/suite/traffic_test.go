@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -35,6 +36,7 @@ func TestFrontends(t *testing.T) {
 func (c *cluster) askEvenly(t *testing.T, cl client, proto testbed.Proto, f frontend, pods ...string) {
 	t.Helper()
 	reached := map[string]int{}
+	var answers []testbed.Answer
 	for range pods {
 		var opts []testbed.Option
 		if proto == testbed.UDP { // from a port that was used before it would be the same flow
@@ -45,6 +47,7 @@ func (c *cluster) askEvenly(t *testing.T, cl client, proto testbed.Proto, f fron
 			t.Fatal(err)
 		}
 		reached[a.Pod]++
+		answers = append(answers, a)
 		if want := cl.peers(f, c.Host(a.Pod)); !slices.Contains(want, a.Peer.Addr()) {
 			t.Errorf("%s saw %s as its client, want one of %v", a.Pod, a.Peer.Addr(), want)
 		}
@@ -54,8 +57,25 @@ func (c *cluster) askEvenly(t *testing.T, cl client, proto testbed.Proto, f fron
 		want[p] = 1
 	}
 	if err := sameMap(reached, want); err != nil {
-		t.Error("answers by pod: ", err)
+		t.Errorf("answers by pod: %v; one by one %v; connections at the node\n%s", err, answers, c.connections(t, cl, f))
 	}
+}
+
+// connections returns what IPVS has of a frontend on the client's node, as ipvsadm shows it.
+func (c *cluster) connections(t *testing.T, cl client, f frontend) string {
+	t.Helper()
+	var lines []string
+	for _, n := range c.nodes {
+		if n.Host != cl.via {
+			continue
+		}
+		for l := range strings.SplitSeq(n.run(t, "ipvsadm", "-L", "-n", "-c"), "\n") {
+			if strings.Contains(l, f.addr.String()) {
+				lines = append(lines, l)
+			}
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // TestHairpin: a pod that is the only endpoint reaches itself, and is not told apart from others by its address;

@@ -122,6 +122,7 @@ func TestLocalViewsAcrossRestart(t *testing.T) {
 		ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32(600))},
 	}
 	c.apply(t, m, sticky)
+	c.rest(t)
 	n1 := c.nodes[0]
 	var streams []*testbed.Stream
 	for _, proto := range protos {
