@@ -4,7 +4,7 @@ GO ?= go
 export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build demo test unit kernel e2e race fuzz bench bench-quick bench-core scale parity breaks lint manifests verify clean
+.PHONY: help build demo test unit kernel e2e race fuzz bench bench-quick bench-path bench-core scale parity breaks lint manifests verify clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ bench: ## kube-hop and kube-proxy with 1,000 to 20,000 Services: writes docs/ben
 
 bench-quick: ## the same with 200 and 1,000 Services and fewer measurements (minutes)
 	@hack/bench quick
+
+bench-path: ## instructions of a connection and of a request, in a guest that counts them (SUBJECTS=, SIZES=; minutes)
+	@hack/bench path
 
 bench-core: ## Go benchmarks of the core, without a kernel; two outputs of COUNT=10 compare with benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),1) ./proxier/... ./informers

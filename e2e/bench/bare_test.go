@@ -69,10 +69,11 @@ func (r *run) bareWay(ctx context.Context, figure string, prepare func(ctx conte
 	}
 	slices.Sort(straight)
 	slices.Sort(through)
-	return r.noteResult(result.Result{
-		Figure: figure, Value: milliseconds(quantile(through, 0.5)), Samples: len(through),
-		Note: fmt.Sprintf("straight to the pod, by turns: %.3g ms", milliseconds(quantile(straight, 0.5))),
-	})
+	res := result.Result{Figure: figure, Value: milliseconds(quantile(through, 0.5)), Samples: len(through)}
+	if !r.count {
+		res.Note = fmt.Sprintf("straight to the pod, by turns: %.3g ms", milliseconds(quantile(straight, 0.5)))
+	}
+	return r.noteResult(res)
 }
 
 func bareIPVS(ctx context.Context, node *testbed.Host, virtual, pod netip.AddrPort) error {

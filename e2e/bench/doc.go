@@ -9,6 +9,11 @@
 // creating objects, so TestStore does it once for each n, on the machine that builds and not in the guest, and keeps what
 // etcd stored; every run begins with a copy.
 //
+// # The data path
+//
+// A connection takes about a millisecond in an emulated guest, and its rules some hundredths of that: times say little. So the
+// instructions are counted too (hack/bench path), in a guest with one processor whose clock goes by them.
+//
 // # How the kernel is watched
 //
 // Nothing of a subject's own is believed but its word that its first sync is done, which is then checked for every

@@ -25,6 +25,8 @@ type plan struct {
 	idle      time.Duration
 	samples   int // connections and requests of the data path
 	burstMost int // Services that change in a burst, a fifth of all at most
+	// count says that the clock goes by instructions: then those of the data path are counted and nothing else.
+	count bool
 	// profile is how long processor profiles are; then figures are printed and not kept. 0 is none.
 	profile time.Duration
 }
@@ -40,6 +42,9 @@ func planned(t *testing.T) plan {
 	if os.Getenv("BENCH_QUICK") != "" {
 		p.sizes, p.start, p.changes, p.budget = []int{200, 1000}, 6*time.Minute, 30, 2*time.Minute
 		p.churn, p.idle, p.samples = 10*time.Second, 30*time.Second, 500
+	}
+	if p.count = os.Getenv("BENCH_COUNT") != ""; p.count {
+		p.sizes, p.start, p.samples = []int{1000, 20000}, time.Hour, 500
 	}
 	if p.bin == "" || p.out == "" {
 		const reason = "needs CONTROLPLANE_BIN and BENCH_OUT"

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -32,6 +33,9 @@ func TestBench(t *testing.T) {
 	}
 	if err := warm(t.Context(), p, s); err != nil {
 		t.Fatal(err)
+	}
+	if p.count {
+		runtime.GOMAXPROCS(4) // with as many as processors, one, a client that waits in a system call is in the server's way
 	}
 	for _, n := range p.sizes {
 		var unfinished error
@@ -65,6 +69,15 @@ func warm(ctx context.Context, p plan, s subject) (err error) {
 	return err
 }
 
+// The steps that there are also where instructions are counted.
+const (
+	bare  = "data path without a proxy"
+	start = "start"
+	path  = "data path"
+)
+
+func hasCounts(step string) bool { return step == bare || step == start || step == path }
+
 // measure takes all figures of a subject at one size. A step that fails does not keep the later ones from being tried,
 // unless the subject does not run.
 func measure(t *testing.T, p plan, s subject, n int) error {
@@ -77,16 +90,15 @@ func measure(t *testing.T, p plan, s subject, n int) error {
 			t.Error(err)
 		}
 	}()
-	const start = "start"
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
 	}{
 		{"floor", r.floor},
-		{"data path without a proxy", r.bare}, // before anybody watches the API server, which stands still meanwhile
+		{bare, r.bare}, // before anybody watches the API server, which stands still meanwhile
 		{start, r.sync},
 		{"restart", r.restart},
-		{"data path", r.path},
+		{path, r.path},
 		{"idle", r.idle},
 		{"changes", r.changes},
 		{"changes without a proxy", r.bareChanges},
@@ -94,6 +106,9 @@ func measure(t *testing.T, p plan, s subject, n int) error {
 		{"churn", r.churn},
 		{"memory", r.memory},
 	} {
+		if r.count && !hasCounts(step.name) {
+			continue
+		}
 		switch err := r.profiled(t.Context(), step.name, step.do); {
 		case errors.Is(err, errUnfinished), err != nil && (step.name == start || r.ended()):
 			return fmt.Errorf("%s: %w", step.name, err)
@@ -211,6 +226,13 @@ func (r *run) note(figure string, value float64) error {
 func (r *run) noteResult(res result.Result) error {
 	res.Subject, res.Services, res.Version, res.Kernel = r.name, r.services, r.version, r.kernel
 	res.Shared, res.Date = r.shared, time.Now().Format(time.DateOnly)
+	if r.count {
+		counted, ok := res.Count()
+		if !ok {
+			return nil
+		}
+		res = counted
+	}
 	fmt.Println(res)
 	if r.profile > 0 {
 		return nil

@@ -8,6 +8,7 @@ job=''      # folder shared with the machine; also holds sockets and the kernel 
 run_machine() {
 	local accel
 	accel=$(pick_accel)
+	[[ -z $count ]] || accel=tcg,thread=single
 	trap cleanup EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
@@ -84,6 +85,7 @@ start_machine() {
 	[[ -z $out ]] || share out "$out" none
 	# Without its boot ROM, which is in a package that we do not need.
 	[[ -z $net ]] || devices+=(-netdev 'user,id=net' -device 'virtio-net-pci,netdev=net,romfile=')
+	[[ -z $count ]] || devices+=(-icount shift=0)
 	child qemu timeout --foreground -k 5 "$seconds" setpriv --pdeathsig KILL qemu-system-x86_64 \
 		-no-user-config -nodefaults -display none -no-reboot -accel "$accel" -cpu max -smp "$cpus" \
 		-m "$mem" -object "memory-backend-memfd,id=mem,size=$mem,share=on" -numa node,memdev=mem \
@@ -165,7 +167,7 @@ try_kvm() {
 	say "trying whether KVM works"
 	if (
 		trap cleanup EXIT
-		mem=512M cpus=2 out='' net='' env=() command=(true)
+		mem=512M cpus=2 out='' net='' count='' env=() command=(true)
 		new_job
 		write_command >"$job/share/command"
 		start_machine kvm 15

@@ -121,3 +121,14 @@ func TestString(t *testing.T) {
 		}
 	}
 }
+
+// TestCount: in a guest where an instruction takes a nanosecond, the time of a connection is the number of them.
+func TestCount(t *testing.T) {
+	got, ok := row(result.ConnectP50, result.KubeHop, 1000, 0.342).Count()
+	if want := row(result.ConnectP50+result.Counted, result.KubeHop, 1000, 342); !ok || got != want {
+		t.Errorf("got %v, %t; want %v", got, ok, want)
+	}
+	if got, ok := row(result.SyncTotal, result.KubeHop, 1000, 3).Count(); ok {
+		t.Errorf("the time of a start is counted: %v", got)
+	}
+}

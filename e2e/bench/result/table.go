@@ -20,6 +20,10 @@ Times are those of the machine, which usually emulates its processor and is 10 t
 counts are ratios. A ratio above 1 is in kube-hop's favour. "-" was not measured; "> 900" had not ended after that time.
 What the commands of a subject use (kube-proxy starts nft and ipset) is in its processor time and not in its memory.
 
+Instructions are counted in a guest of its own, with one processor whose clock goes by them: all that it runs from the
+client's first system call until the answer is there, for both ends and the kernel between them. Two runs differ by a few per
+cent, whatever else the machine does.
+
 `
 
 // The subjects that tables and targets know.
