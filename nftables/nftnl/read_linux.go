@@ -142,18 +142,24 @@ func (c contents) addRule(b []byte, table string) error {
 	return nil
 }
 
-// elements returns the elements of a set; nil if it is absent.
+// elements returns the elements of a set; nil if it is absent. The kernel continues a listing by the number of elements that
+// it has sent (nft_rhash_walk in net/netfilter/nft_set_hash.c). Where it makes the hash table larger meanwhile, which it does
+// some time after many were added, their order changes: some are sent twice, and as many are not sent at all.
 func (t *Tables) elements(of nftables.Table, s nftables.Set) (map[nftables.Key]uint32, error) {
 	var out map[nftables.Key]uint32
 	b := nlattr.AppendString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, of.Name)
 	r := request{cmd: unix.NFT_MSG_GETSETELEM, family: of.Family, attrs: nlattr.AppendString(b, unix.NFTA_SET_ELEM_LIST_SET, s.Name)}
 	err := t.list(func() error {
 		out = map[nftables.Key]uint32{}
+		sent := 0
 		err := t.conn.dump(r, func(b []byte) error {
-			return parseElements(b, s.Key, func(k nftables.Key, mark uint32) { out[k] = mark })
+			return parseElements(b, s.Key, func(k nftables.Key, mark uint32) { sent, out[k] = sent+1, mark })
 		})
-		if errors.Is(err, unix.ENOENT) {
+		switch {
+		case errors.Is(err, unix.ENOENT):
 			out = nil
+		case err == nil && sent > len(out):
+			err = errInterrupted
 		}
 		return err
 	})
