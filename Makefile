@@ -37,7 +37,7 @@ bench: ## kube-hop and kube-proxy with 1,000 to 20,000 Services: writes docs/ben
 bench-quick: ## the same with 200 and 1,000 Services and fewer measurements (minutes)
 	@hack/bench quick
 
-bench-path: ## instructions of a connection and of a request, in a guest that counts them (SUBJECTS=, SIZES=; minutes)
+bench-path: ## instructions of a connection and of a request, in a guest that counts them (SUBJECTS=, SIZES=; with SIZES=1000 2 to 3 minutes each)
 	@hack/bench path
 
 bench-core: ## Go benchmarks of the core, without a kernel; two outputs of COUNT=10 compare with benchstat

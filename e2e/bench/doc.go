@@ -11,7 +11,7 @@
 //
 // # The data path
 //
-// A connection takes about a millisecond in an emulated guest, and its rules some hundredths of that: times say little. So the
+// What rules add to the time of a connection is less than two measurements in an emulated guest differ by. So the
 // instructions are counted too (hack/bench path), in a guest with one processor whose clock goes by them.
 //
 // # How the kernel is watched

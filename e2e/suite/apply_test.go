@@ -97,7 +97,7 @@ func (c *cluster) settleErr() error {
 
 // rest settles and waits for the end of the last sync too. What settles is complete but for the marker: a daemon that is
 // killed then may leave the end of its move to the next one. The number of Services that a daemon shows changes when a
-// sync is over.
+// sync is over. Once in a test.
 func (c *cluster) rest(t *testing.T) {
 	t.Helper()
 	const metric = "kubehop_services"
