@@ -36,7 +36,7 @@ func (p *Proxier) Cleanup(ctx context.Context) error {
 		errs = append(errs, p.plane.Loopback.Remove(ctx))
 	}
 	if p.plane.NFT != nil {
-		errs = append(errs, p.plane.NFT.Remove(ctx, render.Tables(p.facts, p.cfg.Render)))
+		errs = append(errs, p.plane.NFT.Remove(ctx, p.wantTables()))
 	}
 	return errors.Join(errs...)
 }

@@ -115,6 +115,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 			fmt.Fprintln(ts.Stdout(), "none") // no output at all would leave that of the command before
 		}
 	},
+	"chains": func(ts *testscript.TestScript, _ bool, _ []string) {
+		fmt.Fprintln(ts.Stdout(), strings.Join(machineOf(ts).tables.Chains(nftables.IPv4, "kube-hop"), " "))
+	},
 	"flow": func(ts *testscript.TestScript, _ bool, args []string) {
 		machineOf(ts).flows.Add(flowOf(ts, args))
 	},

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -214,9 +215,37 @@ func (r refusingTables) Apply(ctx context.Context, ops []nftables.Op) []*nftable
 			out = append(out, &nftables.OpError{Op: op, Err: errRefused})
 			continue
 		}
+		if chain := chainsOf[op.Set.Name]; chain != "" && !op.Delete && !r.m.hasChain(op.Set.Family, chain) && !r.m.refuses(errTables) {
+			r.m.tb.Errorf("%s: chain %s, which is to look at it, is not there yet", op, chain)
+		}
 		out = append(out, r.Tables.Apply(ctx, []nftables.Op{op})...)
 	}
 	return out
+}
+
+// errTables is what a script refuses so that tables stay as they are.
+const errTables = "tables"
+
+// chainsOf names, for sets that only chains look at that are not always there, one of these.
+var chainsOf = map[string]string{"inside": "inside-pods", "inside-marks": "inside-chosen", "one-packet": "asked"}
+
+func (m *machine) hasChain(f nftables.Family, name string) bool {
+	return slices.Contains(m.tables.Chains(f, "kube-hop"), name)
+}
+
+func (r refusingTables) Ensure(ctx context.Context, want []nftables.Table) ([]string, error) {
+	if r.m.refuses(errTables) {
+		return nil, errRefused
+	}
+	lines, err := r.Tables.Ensure(ctx, want)
+	for _, t := range want {
+		for set, chain := range chainsOf {
+			if n := r.m.tables.Elements(t.ID(set)); n > 0 && !r.m.hasChain(t.Family, chain) {
+				r.m.tb.Errorf("set %s of %s has %d elements, and chain %s is not there", set, t.Family, n, chain)
+			}
+		}
+	}
+	return lines, err
 }
 
 func (r refusingTables) Holds(ctx context.Context, set nftables.SetID, keys ...nftables.Key) (map[nftables.Key]bool, error) {
@@ -286,7 +315,7 @@ func (m *machine) dump(w io.Writer) error {
 		return err
 	}
 	everything := render.Config{NFTables: true, IPv4: true, IPv6: true}
-	elements, err := m.tables.Dump(ctx, render.Tables(render.Facts{}, everything))
+	elements, err := m.tables.Dump(ctx, render.Tables(render.Facts{}, everything, render.Uses{}))
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,11 @@ import (
 	"reflect"
 	"sync"
 
+	"k8s.io/klog/v2"
+
 	"github.com/kube-hop/kube-hop/iptables"
 	"github.com/kube-hop/kube-hop/lb"
+	"github.com/kube-hop/kube-hop/nftables"
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
@@ -57,21 +60,31 @@ func (p *Proxier) prepareLoopback(ctx context.Context) error {
 	return err
 }
 
+// wantTables returns the tables of nf_tables for what is known of the Node and of what Services use.
+func (p *Proxier) wantTables() []nftables.Table {
+	return render.Tables(p.facts, p.cfg.Render, p.uses.known())
+}
+
 // prepareTables makes the tables of nf_tables what they should be. Families are exposed without them too: what is
 // lacking then is lacking in kernels without nf_tables.
 func (p *Proxier) prepareTables(ctx context.Context) error {
 	if p.plane.NFT == nil {
 		return nil
 	}
-	want := render.Tables(p.facts, p.cfg.Render)
+	want := p.wantTables()
+	same := reflect.DeepEqual(p.tables, want)
 	generation, err := p.plane.NFT.Generation(ctx)              // before looking: what changes meanwhile is found next time
 	clean := nftPace{known: err == nil, generation: generation} // whatever is wrong with it, Ensure meets too
-	if clean.known && p.pace.tables == clean && reflect.DeepEqual(p.tables, want) {
+	if clean.known && p.pace.tables == clean && same {
 		return nil
 	}
 	p.pace.tables = nftPace{}
 	repaired, err := p.plane.NFT.Ensure(ctx, want)
-	p.repaired(ctx, "nftables", repaired)
+	if same {
+		p.repaired(ctx, "nftables", repaired)
+	} else if len(repaired) > 0 {
+		klog.FromContext(ctx).V(2).Info("Changed tables of nf_tables", "changes", repaired)
+	}
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,8 @@ type Proxier struct {
 	// rules are those in place. Families without an entry are not exposed.
 	rules   map[lb.Family]iptables.Ruleset
 	tables  []nftables.Table // those in place
-	adopted bool             // the kernel's state was read once
+	uses    uses
+	adopted bool // the kernel's state was read once
 	pace    pace
 }
 
@@ -109,6 +110,7 @@ func (p *Proxier) Sync(ctx context.Context) {
 	}
 	batch := p.Tracker.Take()
 	touched := p.update(ctx, batch)
+	p.needChains(ctx)
 	if batch.FactsChanged {
 		p.followNode(ctx)
 	}
@@ -158,7 +160,7 @@ func (p *Proxier) render(ctx context.Context, b Batch) []render.Touched {
 // followNode brings the rules up to date when the Node or the ServiceCIDRs changed: in detect-local mode NodeCIDR they
 // hold the Node's podCIDRs, and those on ARP hold ServiceCIDRs.
 func (p *Proxier) followNode(ctx context.Context) {
-	if want := render.Tables(p.facts, p.cfg.Render); !reflect.DeepEqual(p.tables, want) {
+	if !reflect.DeepEqual(p.tables, p.wantTables()) {
 		if err := p.prepareTables(ctx); err != nil {
 			p.verifyFailed(ctx, err)
 		}

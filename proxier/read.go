@@ -44,7 +44,7 @@ func (p *Proxier) read(ctx context.Context) (render.State, error) {
 		parts.Go(func() { onLoopback, inLoop = p.plane.Loopback.Dump(ctx) })
 	}
 	if p.plane.NFT != nil {
-		parts.Go(func() { elements, inNFT = p.plane.NFT.Dump(ctx, render.Tables(p.facts, p.cfg.Render)) })
+		parts.Go(func() { elements, inNFT = p.plane.NFT.Dump(ctx, p.wantTables()) })
 	}
 	kernel, inVS = p.plane.IPVS.Dump(ctx)
 	parts.Wait()

@@ -70,6 +70,7 @@ func (p *Proxier) Inspect(ctx context.Context) {
 		return
 	}
 	p.lookForSchedulers(ctx)
+	p.endUses()
 	if err := p.prepare(ctx); err != nil {
 		p.verifyFailed(ctx, err)
 		return

@@ -2,9 +2,11 @@ package proxier_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -123,16 +125,20 @@ type countedNFT struct {
 	*nftablestest.Fake
 
 	ensured int
+	refuse  error
 }
 
 func (c *countedNFT) Ensure(ctx context.Context, want []nftables.Table) ([]string, error) {
 	c.ensured++
+	if c.refuse != nil {
+		return nil, c.refuse
+	}
 	return c.Fake.Ensure(ctx, want)
 }
 
-// TestUnchangedNFTablesAreNotReadAgain: tables and elements are read only if somebody has changed nf_tables since they were last
-// found in order. Then whatever is not as it was left is found.
-func TestUnchangedNFTablesAreNotReadAgain(t *testing.T) {
+// nodeWithTables returns a node with nf_tables and one Service.
+func nodeWithTables(t *testing.T) (*proxier.Proxier, *slowTable, *countedNFT) {
+	t.Helper()
 	table := &slowTable{Fake: ipvstest.NewFake(nodeAddresses...), now: time.Unix(1_700_000_000, 0), read: map[ipvs.Key]int{}}
 	nft := &countedNFT{Fake: nftablestest.NewFake()}
 	config := loopConfig(0)
@@ -144,7 +150,41 @@ func TestUnchangedNFTablesAreNotReadAgain(t *testing.T) {
 	p.Tracker.SetService(service(1))
 	p.Tracker.Synced()
 	p.Sync(t.Context())
+	return p, table, nft
+}
 
+// TestServedWithoutChains: a Service is served though the chains of what it alone uses cannot be made, and they are made
+// when they can be. Changes that use nothing new do not look at the tables.
+func TestServedWithoutChains(t *testing.T) {
+	p, table, nft := nodeWithTables(t)
+	nft.refuse = errors.New("refused")
+	onePacket := service(2)
+	onePacket.Ports[0].Proto = lb.UDP
+	onePacket.SchedulerFlags = lb.SchedulerFlagsSet | lb.OnePacket
+	p.Tracker.SetService(onePacket)
+	p.Sync(t.Context())
+	state, err := table.Fake.Dump(t.Context())
+	if err != nil || len(state.Virtual) != 2 || slices.Contains(nft.Chains(nftables.IPv4, "kube-hop"), "asked") {
+		t.Errorf("%v, virtual servers %v, chains %v", err, state.Virtual, nft.Chains(nftables.IPv4, "kube-hop"))
+	}
+	nft.refuse = nil
+	table.now = table.now.Add(time.Minute)
+	p.Sync(t.Context())
+	if chains := nft.Chains(nftables.IPv4, "kube-hop"); !slices.Contains(chains, "asked") {
+		t.Errorf("chains %v", chains)
+	}
+	before := nft.ensured
+	p.Tracker.SetService(service(3))
+	p.Sync(t.Context())
+	if n := nft.ensured - before; n != 0 {
+		t.Errorf("the tables were looked at %d times for a change that uses nothing new", n)
+	}
+}
+
+// TestUnchangedNFTablesAreNotReadAgain: tables and elements are read only if somebody has changed nf_tables since they were last
+// found in order. Then whatever is not as it was left is found.
+func TestUnchangedNFTablesAreNotReadAgain(t *testing.T) {
+	p, table, nft := nodeWithTables(t)
 	readsAre := func(when string, want ...int) {
 		t.Helper()
 		for i, want := range want {
@@ -171,7 +211,7 @@ func TestUnchangedNFTablesAreNotReadAgain(t *testing.T) {
 	other.Port = 81
 	nft.Apply(t.Context(), []nftables.Op{{Set: ours, Key: other}, {Set: ours, Key: key, Delete: true}})
 	p.Inspect(t.Context()) // as many as before, but another one
-	elements, err := nft.Dump(t.Context(), render.Tables(render.Facts{}, config.Render))
+	elements, err := nft.Dump(t.Context(), render.Tables(render.Facts{}, render.Config{NFTables: true, IPv4: true}, render.Uses{}))
 	_, back := elements[ours][key]
 	if err != nil || !back || len(elements[ours]) != 1 || table.dumps != 2 {
 		t.Errorf("%v, elements %v, %d more reads of everything", err, elements[ours], table.dumps-1)

@@ -34,6 +34,7 @@ func (p *Proxier) Verify(ctx context.Context) {
 		p.verifyFailed(ctx, errors.Join(held.unprepared, err))
 		return // what the kernel holds is not known: touching it could cut what works
 	}
+	p.needChains(ctx)
 	done := p.converge(ctx, touched)
 	if !p.adopted {
 		p.flows.noteAll(p.state) // while no daemon ran, nobody cleaned up
@@ -55,6 +56,7 @@ func (p *Proxier) Verify(ctx context.Context) {
 // the facts. What is read is what preparing has left, since that replaces sets and tables that are not what they should be.
 func (p *Proxier) renderAndRead(ctx context.Context, b Batch) (touched []render.Touched, h held) {
 	p.lookForSchedulers(ctx)
+	p.endUses()
 	p.learn(ctx, b)
 	start := p.now()
 	done := make(chan struct{})

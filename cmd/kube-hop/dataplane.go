@@ -86,7 +86,8 @@ func (k *kernel) openTables(ctx context.Context, c *render.Config) {
 	c.NFTables = true
 	nft, err := nftnl.Open()
 	if err == nil {
-		if err = nft.Try(ctx, render.Tables(render.Facts{}, *c)); err != nil {
+		all := render.Uses{Inside: render.Used, OnePacket: render.Used}
+		if err = nft.Try(ctx, render.Tables(render.Facts{}, *c, all)); err != nil {
 			err = errors.Join(err, nft.Close())
 		}
 	}

@@ -97,7 +97,7 @@ func (o renderOutput) print(state render.State, facts render.Facts, c config.Con
 			}
 		}
 	}
-	for _, t := range render.Tables(facts, c.Render()) {
+	for _, t := range render.Tables(facts, c.Render(), state.Uses()) {
 		if _, err := io.WriteString(o.out, t.String()); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/kube-hop/kube-hop/nftables"
 )
@@ -24,6 +25,7 @@ func Conformance(t *testing.T, open func(t *testing.T) nftables.Tables) {
 		{"absent tables", testAbsent},
 		{"tables are made once", testEnsure},
 		{"what differs is repaired", testRepair},
+		{"a chain is there while it is needed", testChains},
 		{"a set of another type is made anew", testSetType},
 		{"every kind of element", testElements},
 		{"many elements", testMany},
@@ -197,6 +199,43 @@ func testRepair(t *testing.T, e env) {
 		}
 		e.settled(t, want)
 		e.wantElements(t, []nftables.Table{want}, o...)
+	}
+}
+
+// testChains: chains come and go with what needs them, and the elements stay. Those that go may lead to each other.
+func testChains(t *testing.T, e env) {
+	less, more := Skeleton(nftables.IPv4), Skeleton(nftables.IPv4)
+	less.Chains = less.Chains[:2]
+	open, damaged := Skeleton(nftables.IPv4), Skeleton(nftables.IPv4)
+	for i := range open.Chains[2:] {
+		open.Chains[2+i].IfThere = true
+	}
+	damaged.Chains[3].Rules = damaged.Chains[3].Rules[1:]
+	e.mustEnsure(t, less)
+	o := ops(less, less.Sets[1], 0, 3)
+	e.mustApply(t, o...)
+	for _, step := range []struct {
+		what  string
+		want  nftables.Table
+		lines []string
+	}{
+		{"not known whether they are needed, and not there", open, nil},
+		{"needed", more, []string{"chain out is missing", "chain after is missing", "chain nat is missing"}},
+		{"not known whether they are needed, and there", open, nil},
+		{"damaged", damaged, []string{"chain after has other rules"}},
+		{"not known whether it is needed, and damaged", open, []string{"chain after has other rules"}},
+		{"still there", more, nil},
+		{"not needed", less, []string{"chain after is not needed", "chain nat is not needed", "chain out is not needed"}},
+	} {
+		got := e.mustEnsure(t, step.want)
+		for i := range got {
+			got[i] = strings.TrimPrefix(got[i], "ip hop-test: ")
+		}
+		if d := cmp.Diff(step.lines, got, cmpopts.EquateEmpty()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", step.what, d)
+		}
+		e.settled(t, step.want)
+		e.wantElements(t, []nftables.Table{less}, o...)
 	}
 }
 

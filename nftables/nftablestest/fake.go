@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"sync"
 
 	"github.com/kube-hop/kube-hop/nftables"
@@ -53,6 +54,26 @@ func (f *Fake) Clear(set nftables.SetID) {
 	defer f.mu.Unlock()
 	clear(f.tables[tableID{set.Family, set.Table}].elements[set.Name])
 	f.generation++
+}
+
+// Chains returns the names of a table's chains, in order.
+func (f *Fake) Chains(family nftables.Family, table string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t := f.tables[tableID{family, table}]; t != nil {
+		return slices.Sorted(maps.Keys(t.chains))
+	}
+	return nil
+}
+
+// Elements returns how many elements a set has.
+func (f *Fake) Elements(set nftables.SetID) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if t := f.tables[tableID{set.Family, set.Table}]; t != nil {
+		return len(t.elements[set.Name])
+	}
+	return 0
 }
 
 // Dumps returns how often Dump was called.
@@ -113,8 +134,12 @@ func (f *Fake) ensure(want nftables.Table) (repaired []string) {
 			have.sets[s.Name], have.elements[s.Name] = s, map[nftables.Key]uint32{}
 		}
 	}
+	others := maps.Clone(have.chains)
 	for _, c := range want.Chains {
+		delete(others, c.Name)
 		switch is, ok := have.chains[c.Name]; {
+		case !ok && c.IfThere:
+			continue
 		case !ok:
 			differ("chain %s is missing", c.Name)
 		case is.Hook != c.Hook || is.Priority != c.Priority || is.NAT != c.NAT:
@@ -123,6 +148,10 @@ func (f *Fake) ensure(want nftables.Table) (repaired []string) {
 			differ("chain %s has other rules", c.Name)
 		}
 		have.chains[c.Name] = c
+	}
+	for _, name := range slices.Sorted(maps.Keys(others)) {
+		differ("chain %s is not needed", name)
+		delete(have.chains, name)
 	}
 	return repaired
 }

@@ -51,7 +51,26 @@ func (r *repair) plan() error {
 			return err
 		}
 	}
+	r.deleteOthers()
 	return nil
+}
+
+// deleteOthers deletes the chains that are not wanted. Their rules may lead from one to another, so all of these go first.
+func (r *repair) deleteOthers() {
+	var others []string
+	for name := range r.have.chains {
+		if !slices.ContainsFunc(r.want.Chains, func(c nftables.Chain) bool { return c.Name == name }) {
+			others = append(others, name)
+		}
+	}
+	slices.Sort(others)
+	for _, name := range others {
+		r.differ("chain %s is not needed", name)
+		r.add(flushChainRequest(r.want, name))
+	}
+	for _, name := range others {
+		r.add(deleteChainRequest(r.want, name))
+	}
 }
 
 func (r *repair) chain(want nftables.Chain) error {
@@ -62,6 +81,8 @@ func (r *repair) chain(want nftables.Chain) error {
 		texts[i] = parseComment(comment(rule.Text(r.want.Family)))
 	}
 	switch {
+	case !ok && want.IfThere:
+		return nil
 	case !ok:
 		r.differ("chain %s is missing", want.Name)
 		r.add(chainRequest(r.want, want))

@@ -21,6 +21,8 @@ type Model struct {
 	rivals map[ipvs.Key][]*Frontend
 	vips   map[netip.Addr]vipUse
 	marks  marks
+	// onePacket counts the frontends with one-packet scheduling.
+	onePacket int
 	// withoutLocal counts the Services of which a Local policy leaves no endpoint.
 	withoutLocal map[LocalPolicy]int
 }
@@ -107,6 +109,7 @@ func (m *Model) set(name lb.Name, next []Frontend) Touched {
 	old := m.services[name]
 	m.countLocal(old, -1)
 	m.countLocal(next, +1)
+	m.onePacket += onePackets(next) - onePackets(old)
 	if len(next) == 0 {
 		delete(m.services, name)
 	} else {

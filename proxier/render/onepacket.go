@@ -14,7 +14,18 @@ import (
 // as long (nf_conntrack_udp_timeout).
 const answerTime = 30 * time.Second
 
-func (f Frontend) onePacket() bool { return f.Virtual.Config.Flags&ipvs.FlagOnePacket != 0 }
+func (f *Frontend) onePacket() bool { return f.Virtual.Config.Flags&ipvs.FlagOnePacket != 0 }
+
+// onePackets counts the frontends with that scheduling.
+func onePackets(of []Frontend) int {
+	n := 0
+	for i := range of {
+		if of[i].onePacket() {
+			n++
+		}
+	}
+	return n
+}
 
 // onePacketChains give the answers of endpoints the source that was asked where every datagram is scheduled on its own.
 // IPVS keeps no connection then, and does not tell connection tracking where a datagram went: there the datagrams of a

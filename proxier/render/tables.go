@@ -55,8 +55,6 @@ const (
 	afterOut          = -97
 	beforeSourceNAT   = 99 // which is at 100
 	afterSourceNAT    = 101
-	// beforeFilter is before the filter tables of others.
-	beforeFilter = -1
 	// first is before everything that looks at marks: raw has -300, defragmentation -400.
 	first = -500
 )
@@ -69,15 +67,15 @@ func nftFamily(f lb.Family) nftables.Family {
 }
 
 // Tables returns the nf_tables tables of the served families; none where the kernel cannot hold them. They are the
-// same whatever Services exist.
-func Tables(facts Facts, cfg Config) []nftables.Table {
+// same whatever Services exist, but for the chains of what no Service uses.
+func Tables(facts Facts, cfg Config, uses Uses) []nftables.Table {
 	if !cfg.NFTables {
 		return nil
 	}
 	var out []nftables.Table
 	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
 		if cfg.serves(f) {
-			out = append(out, ipTable(f, facts, cfg))
+			out = append(out, ipTable(f, facts, cfg, uses))
 		}
 	}
 	if cfg.serves(lb.IPv4) {
@@ -86,7 +84,7 @@ func Tables(facts Facts, cfg Config) []nftables.Table {
 	return out
 }
 
-func ipTable(f lb.Family, facts Facts, cfg Config) nftables.Table {
+func ipTable(f lb.Family, facts Facts, cfg Config, uses Uses) nftables.Table {
 	return nftables.Table{
 		Family: nftFamily(f), Name: tableName,
 		Sets: []nftables.Set{
@@ -99,7 +97,8 @@ func ipTable(f lb.Family, facts Facts, cfg Config) nftables.Table {
 			{Name: setMistaken, Key: nftables.AddrPort, Learned: mistakenTime},
 			{Name: setSilent, Key: nftables.AddrProtoPort, Learned: silentTime},
 		},
-		Chains: slices.Concat(viewChains(f, facts.Node, cfg), replyChains(f), releasedChains(), onePacketChains(f, facts, cfg)),
+		Chains: slices.Concat(replyChains(f), uses.Inside.chains(viewChains(f, facts.Node, cfg)),
+			uses.OnePacket.chains(onePacketChains(f, facts, cfg))),
 	}
 }
 
@@ -125,6 +124,8 @@ func direction(reply uint32) nftables.Is {
 // there the mark is taken away before anybody else can see it, and what comes from this node itself is masqueraded.
 func viewChains(f lb.Family, n lb.Node, cfg Config) []nftables.Chain {
 	mark := nftables.Rule{direction(0), nftables.MarkBy{Fields: toFrontend(), Map: mapInside}}
+	// Most packets have not even the bits that the marks of all views have.
+	chosen := nftables.Rule{nftables.MarkHas{Bits: markBase}, nftables.In{Fields: []nftables.Field{nftables.Mark}, Set: setMarks}}
 	var pods []nftables.Rule
 	if from, ok := fromPod(f, n, cfg); ok {
 		pods = append(pods, append(nftables.Rule{from}, mark...))
@@ -133,9 +134,8 @@ func viewChains(f lb.Family, n lb.Node, cfg Config) []nftables.Chain {
 		{Name: "inside-pods", Hook: nftables.Input, Priority: beforeScheduleIn, Rules: pods},
 		{Name: "inside-node", Hook: nftables.Output, Priority: beforeScheduleOut, Rules: []nftables.Rule{mark}},
 		{Name: "inside-chosen", Hook: nftables.Output, Priority: first, Rules: []nftables.Rule{
-			{nftables.In{Fields: []nftables.Field{nftables.Mark}, Set: setMarks, Not: true}, nftables.Accept{}},
-			{nftables.FromLocal(), nftables.SetMark{Mark: cfg.Mark()}, nftables.Accept{}},
-			{nftables.SetMark{}},
+			slices.Concat(chosen, nftables.Rule{nftables.FromLocal(), nftables.SetMark{Mark: cfg.Mark()}, nftables.Accept{}}),
+			slices.Concat(chosen, nftables.Rule{nftables.SetMark{}}),
 		}},
 	}
 }
@@ -158,6 +158,9 @@ func fromPod(f lb.Family, n lb.Node, cfg Config) (nftables.Statement, bool) {
 // the older one's replies get the wrong source; and the node's own sockets are looked for before IPVS has translated a
 // reply, so that one from a VIP may find the socket of a connection that goes to the endpoint directly. And IPVS takes
 // a SYN+ACK or a datagram that answers the node itself for a request, if the node's port is the number of a node port.
+//
+// Every packet of the node passes these chains, and each costs it some hundred instructions even if no rule matches. So what
+// is to be done for requests at the same place is in the same chain.
 func replyChains(f lb.Family) []nftables.Chain {
 	toService := nftables.In{Fields: openedTo(), Set: setFrontends}
 	notToService := nftables.In{Fields: openedTo(), Set: setFrontends, Not: true}
@@ -166,7 +169,9 @@ func replyChains(f lb.Family) []nftables.Chain {
 	answers := answerSourceRules(f)
 	early := sourceRules(f, clientOf(setMistaken), toService)
 	return []nftables.Chain{
-		{Name: "hide-from-sockets", Hook: nftables.Prerouting, Priority: afterNAT, Rules: heard(onlyReplies(hideRules(portsOf(f), toService, nftables.ToLocal())))},
+		// Before routing, which may not know a way to a released address any more.
+		{Name: "before-routing", Hook: nftables.Prerouting, Priority: afterNAT, Rules: slices.Concat(releasedRules(),
+			heard(onlyReplies(hideRules(portsOf(f), toService, nftables.ToLocal()))))},
 		{Name: "show-to-all", Hook: nftables.Input, Priority: first, Rules: onlyReplies(showRules(f))},
 		{Name: "hide-from-ipvs", Hook: nftables.Input, Priority: beforeReplyIn, Rules: onlyReplies(
 			hideRules(portsOf(f), toNodePort, notToService), hideRules(datagrams(f), toNodePort, openedToOnePacket()), early)},
@@ -174,7 +179,7 @@ func replyChains(f lb.Family) []nftables.Chain {
 		{Name: "early-out", Hook: nftables.Output, Priority: beforeReplyOut, Rules: heard(onlyReplies(early))},
 		{Name: "reply-in", Hook: nftables.Input, Priority: afterIn, Rules: afterIPVS(showRules(f), source, answers)},
 		{Name: "reply-forward", Hook: nftables.Forward, Priority: afterForward, Rules: afterIPVS(source, answers)},
-		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: afterIPVS(source)},
+		{Name: "reply-out", Hook: nftables.Output, Priority: afterOut, Rules: slices.Concat(releasedRules(), afterIPVS(source))},
 	}
 }
 
@@ -234,25 +239,20 @@ func clientOf(set string) nftables.In { return nftables.In{Fields: client(), Set
 
 func fromOneOf(set string) nftables.In { return nftables.In{Fields: fromFrontend(), Set: set} }
 
-// releasedChains end the connections that were made through a frontend of an address that has none any more. They are
+// releasedRules end the connections that were made through a frontend of an address that has none any more. They are
 // known by who answers, nobody at the address itself, or, when IPVS has forgotten them already (as it does with the node's
 // own), by going on without a beginning. What is opened to the address from now on is left alone, whoever has it.
-func releasedChains() []nftables.Chain {
+func releasedRules() []nftables.Rule {
 	of := func(p ipvs.Proto, more ...nftables.Statement) nftables.Rule {
-		return append(nftables.Rule{nftables.Is{Field: nftables.Proto, Value: uint32(p)}}, more...)
+		return append(nftables.Rule{direction(0), nftables.Is{Field: nftables.Proto, Value: uint32(p)}}, more...)
 	}
 	byAnother := nftables.In{Fields: []nftables.Field{nftables.ReplySource}, Set: setReleased, Not: true}
 	begun := append([]nftables.Statement{nftables.Is{Field: nftables.ConnState, Value: nftables.StateNew}}, nftables.NoSYN()...)
-	rules := []nftables.Rule{
-		{nftables.In{Fields: []nftables.Field{nftables.DestAddr}, Set: setReleased, Not: true}, nftables.Accept{}},
+	return []nftables.Rule{
+		{direction(0), nftables.In{Fields: []nftables.Field{nftables.DestAddr}, Set: setReleased, Not: true}, nftables.Accept{}},
 		of(ipvs.TCP, byAnother, nftables.Reject{Reset: true}),
 		of(ipvs.TCP, append(begun, nftables.Reject{Reset: true})...),
 		of(ipvs.SCTP, byAnother, nftables.Reject{}),
-	}
-	return []nftables.Chain{
-		// Before routing, which may not know a way to the address any more.
-		{Name: "released-in", Hook: nftables.Prerouting, Priority: afterNAT, Rules: rules},
-		{Name: "released-out", Hook: nftables.Output, Priority: beforeFilter, Rules: rules},
 	}
 }
 
@@ -280,9 +280,10 @@ func portsOf(f lb.Family) []ports {
 	return all
 }
 
-// reply begins a rule for replies.
+// reply begins a rule for replies of a protocol; see onlyReplies. What connection tracking does not know comes there too, and is
+// matched by no rule that asks it.
 func (p ports) reply(more ...nftables.Statement) nftables.Rule {
-	return slices.Concat(nftables.Rule{direction(1), nftables.Is{Field: nftables.Proto, Value: uint32(p.proto)}}, p.only, more)
+	return slices.Concat(nftables.Rule{nftables.Is{Field: nftables.Proto, Value: uint32(p.proto)}}, p.only, more)
 }
 
 // sourceRules give those replies that match the source that their connection was opened to, as connection tracking knows
