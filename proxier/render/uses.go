@@ -17,7 +17,7 @@ type Uses struct {
 // Use is whether something is used.
 type Use uint8
 
-// The answers. As long as it is not known, chains are neither made nor deleted.
+// The answers, each outweighing those before it. As long as it is not known, chains are neither made nor deleted.
 const (
 	Unknown Use = iota
 	Unused
