@@ -3,6 +3,7 @@
 package suite
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kube-hop/kube-hop/e2e/testbed"
+	"github.com/kube-hop/kube-hop/nftables/nftnl"
 )
 
 // localService returns a Service with externalTrafficPolicy Local.
@@ -137,6 +139,7 @@ func TestLocalViewsAcrossRestart(t *testing.T) {
 			}
 		}
 	}
+	before := n1.tablesGeneration(t)
 	n1.stop(t, syscall.SIGTERM)
 	for _, s := range streams {
 		if err := s.Ping(); err != nil {
@@ -146,6 +149,9 @@ func TestLocalViewsAcrossRestart(t *testing.T) {
 	c.restart(t, n1)
 	if n := n1.metric(t, "kubehop_kernel_operations_total"); n != 0 {
 		t.Errorf("%v kernel operations after the restart, want none", n)
+	}
+	if n := n1.tablesGeneration(t) - before; n != 0 {
+		t.Errorf("%d changes of nf_tables after the restart, want none", n)
 	}
 	for _, s := range streams {
 		if err := s.Ping(); err != nil {
@@ -162,4 +168,21 @@ func TestLocalViewsAcrossRestart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// tablesGeneration returns a number that every change of the node's nf_tables makes larger by one.
+func (n *node) tablesGeneration(t *testing.T) (generation uint32) {
+	t.Helper()
+	err := n.Do(func() error {
+		tables, err := nftnl.Open()
+		if err != nil {
+			return err
+		}
+		generation, err = tables.Generation(t.Context())
+		return errors.Join(err, tables.Close())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return generation
 }
