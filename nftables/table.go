@@ -118,7 +118,8 @@ var (
 type Tables interface {
 	// Ensure makes the kernel hold the tables, each by one transaction, and returns one line for each difference that
 	// it found and repaired. What is as wanted is left as it is, elements included; a set of another type is made anew,
-	// empty, and other chains in the tables are deleted. Tables of others are not touched. If one table fails, the others are still tried; errors are joined.
+	// empty, and other chains in the tables are deleted. Tables of others are not touched. If one table fails, the others are
+	// still tried; errors are joined.
 	Ensure(ctx context.Context, want []Table) (repaired []string, err error)
 
 	// Dump returns the elements of those of the tables' sets that exist, except of sets that learn.

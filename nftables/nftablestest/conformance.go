@@ -202,7 +202,7 @@ func testRepair(t *testing.T, e env) {
 	}
 }
 
-// testChains: chains come and go with what needs them, and the elements stay. Those that go may lead to each other.
+// testChains: chains come and go with what needs them, and the elements stay.
 func testChains(t *testing.T, e env) {
 	less, more := Skeleton(nftables.IPv4), Skeleton(nftables.IPv4)
 	less.Chains = less.Chains[:2]
