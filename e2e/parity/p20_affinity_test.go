@@ -33,7 +33,7 @@ func late(timer time.Duration) time.Duration { return timer + timer/8 }
 func TestP20Affinity(t *testing.T) {
 	title := "5 minutes"
 	if testing.Short() {
-		title = "a UDP timeout of 1 minute"
+		title = "1 minute"
 	}
 	r := begin(t, "P20", "Session affinity: one endpoint, until it drains; a timeout of 5 s ends, at most 3 minutes late "+
 		"(UDP: "+title+" and 1), or an eighth more; a changed timeout loses nothing under load; UDP too")
