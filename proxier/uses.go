@@ -7,8 +7,8 @@ import (
 	"github.com/kube-hop/kube-hop/proxier/render"
 )
 
-// useLinger is for how long the chains stay of what nothing uses any more: answers of endpoints may be under way, for half as
-// long as connection tracking awaits them, and what was used may soon be used again.
+// useLinger is for how long the chains stay of what nothing uses any more: answers of endpoints may be under way, which
+// connection tracking awaits for half of that time, and what was used may soon be used again.
 const useLinger = time.Minute
 
 // uses is what Services use of that which has chains of its own.
