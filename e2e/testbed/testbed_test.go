@@ -212,6 +212,40 @@ func TestServerCounts(t *testing.T) {
 	}
 }
 
+func TestHold(t *testing.T) {
+	bed := newBed(t, testbed.Options{})
+	s := serve(t, bed.B1, testbed.UDP, 8080)
+	hold, err := bed.B1.Hold(t.Context(), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"iptables", "ip6tables"} {
+		out, err := bed.B1.Command(t.Context(), command, "-t", "mangle", "-A", "INPUT", "-p", "udp", "--dport", "8080", "-j", "NFQUEUE", "--queue-num", "7").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	for _, dst := range both(bed.B1, 8080) {
+		if _, err := bed.A1.Ask(t.Context(), testbed.UDP, dst, testbed.Timeout(100*time.Millisecond)); !errors.Is(err, testbed.ErrTimeout) {
+			t.Errorf("while it is kept: %v, want timeout", err)
+		}
+	}
+	if n, err := hold.Count(); n != 2 || err != nil || s.Count() != 0 {
+		t.Errorf("%d packets are kept, %v, and %d were received; want 2 and none", n, err, s.Count())
+	}
+	if err := hold.Release(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dst := range both(bed.B1, 8080) {
+		if _, err := bed.A1.Ask(t.Context(), testbed.UDP, dst); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	}
+	if s.Count() != 4 {
+		t.Errorf("%d packets were received in the end, want 4", s.Count())
+	}
+}
+
 func TestSourcePort(t *testing.T) {
 	bed := newBed(t, testbed.Options{})
 	for _, proto := range protos {

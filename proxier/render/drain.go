@@ -78,11 +78,12 @@ func Draining(m *Model, st State, k ipvs.Key) []Drain {
 	return out
 }
 
-// Lingers reports whether something is left of an address that no frontend has any more, for the sake of the connections
-// that its last frontends had. They are reset for a while, where otherwise their clients would wait for minutes.
+// Lingers reports whether something is left of an address that no frontend has any more: for packets that are on their way to
+// it, and for the connections that its last frontends had. Those are reset for a while, where otherwise their clients would
+// wait for minutes.
 func Lingers(m *Model, st State, p netip.Prefix) bool {
 	at := m.place(p)
-	return guardLingers(st, p, at) || isReleased(m, st, p, at) && st.holds(releasedElement(p.Addr()))
+	return guardLingers(st, p, at) || isGone(m, st, p, at) && (st.has(prefixMember(p, setGone)) || st.holds(releasedElement(p.Addr())))
 }
 
 // guardLingers reports whether the guard of an address in a range of ClusterIPs stays, which answers where the range is
@@ -91,15 +92,21 @@ func guardLingers(st State, p netip.Prefix, at place) bool {
 	return at.covered && !at.vip && !at.own && st.has(prefixMember(p, setVIP))
 }
 
-// isReleased reports whether what is left of the connections through an address is to be reset. The address itself is
-// nobody's, or somebody else's, from the moment on at which its last frontend goes. An address that the node has got on
-// an interface answers by itself, and one that others may have too may still have frontends, by port.
-func isReleased(m *Model, st State, p netip.Prefix, at place) bool {
-	if !p.IsSingleIP() || at.vip || at.covered || m.facts.isLocal(p.Addr()) || m.cfg.sharesAddress(p.Addr(), m.facts) {
+// isGone reports whether an address is a VIP no more, and what is left of it is to be dealt with. The address itself is
+// nobody's, or somebody else's, from the moment on at which its last frontend goes. One that the node has got on an interface
+// answers by itself.
+func isGone(m *Model, st State, p netip.Prefix, at place) bool {
+	if !p.IsSingleIP() || at.vip || at.covered || m.facts.isLocal(p.Addr()) {
 		return false
 	}
 	_, isBound := st.IPVS.Bound[p]
-	return isBound || st.holds(releasedElement(p.Addr()))
+	return isBound || st.has(prefixMember(p, setVIP)) || st.has(prefixMember(p, setGone)) || st.holds(releasedElement(p.Addr()))
+}
+
+// isReleased reports whether what is left of the connections through an address is to be reset, of which others may have
+// some at an address of which frontends have ports only.
+func isReleased(m *Model, st State, p netip.Prefix, at place) bool {
+	return isGone(m, st, p, at) && !m.cfg.sharesAddress(p.Addr(), m.facts)
 }
 
 // Forget returns the operations that take away what is left of lingering addresses; those that are wanted again are left.

@@ -26,6 +26,7 @@ func FuzzStepwiseEqualsFull(f *testing.F) {
 				st.Record(op)
 				checkSafe(t, st, op)
 				checkViews(t, step, st, op)
+				checkGone(t, step, st, op)
 			}
 		}
 		run(Diff(step, st, step.Everything(st)))
@@ -107,6 +108,18 @@ func checkSafe(t *testing.T, st State, after Op) {
 		if !st.has(prefixMember(p, setVIP)) && !st.has(prefixMember(p, setClusterIP)) {
 			t.Fatalf("after %q: %s is local but not guarded", after, p)
 		}
+	}
+}
+
+// checkGone fails if an address is released while packets that are on their way to it can reach the host: when the guard has
+// gone, the address must have been noted before.
+func checkGone(t *testing.T, m *Model, st State, after Op) {
+	t.Helper()
+	if after.IPVS == nil || after.IPVS.Verb != ipvs.Unbind || !after.VIP.IsSingleIP() {
+		return
+	}
+	if at := m.place(after.VIP); !at.vip && !at.covered && !m.facts.isLocal(after.VIP.Addr()) && !st.has(prefixMember(after.VIP, setGone)) {
+		t.Fatalf("after %q: packets that are on their way to it are delivered", after)
 	}
 }
 

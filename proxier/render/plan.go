@@ -266,6 +266,7 @@ func (d *differ) prefix(p netip.Prefix) {
 		d.element(base, arpElement(p.Addr()), want.bound, PhaseGuard, PhaseUnguard)
 	}
 	if p.IsSingleIP() {
+		d.member(base, prefixMember(p, setGone), !d.forget && isGone(d.model, d.state, p, want), PhaseClose, PhaseUnguard)
 		d.element(base, releasedElement(p.Addr()), !d.forget && isReleased(d.model, d.state, p, want), PhaseClose, PhaseUnguard)
 	}
 	switch {

@@ -27,6 +27,8 @@ const (
 	setClusterIP = prefix4 + "CLUSTER-IP"
 	// setOwn holds the addresses of ranges of ClusterIPs that the node has on an interface: they are not guarded.
 	setOwn = prefix4 + "OWN"
+	// setGone holds the addresses that were VIPs a moment ago, for packets that are on their way to them.
+	setGone = prefix4 + "GONE"
 	// setHealth holds the healthCheckNodePorts, which the daemon itself answers.
 	setHealth = prefix4 + "HEALTH-CHECK"
 	// setRanged holds the frontends that only sources in loadBalancerSourceRanges may use; setRange holds the pairs
@@ -72,6 +74,7 @@ func Sets(f lb.Family) []iptables.Set {
 		{setVIP, iptables.HashNet},
 		{setClusterIP, iptables.HashNet},
 		{setOwn, iptables.HashNet},
+		{setGone, iptables.HashNet},
 		{setHealth, iptables.HashIPPort},
 		{setRanged, iptables.HashIPPort},
 		{setRange, iptables.HashIPPortNet},

@@ -161,7 +161,7 @@ func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 			rule("-j REJECT --reject-with %s", reject),
 		}},
 		{Table: "filter", Name: chainAccess, Rules: accessRules(f)},
-		{Table: "filter", Name: chainInput, Rules: slices.Concat(olderRules(f, n, cfg), []iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg)}, guards, onNode)},
+		{Table: "filter", Name: chainInput, Rules: slices.Concat(olderRules(f, n, cfg), []iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg)}, guards, onNode, []iptables.Rule{tooLate(f)})},
 		{Table: "filter", Name: chainFlows, Rules: slices.Concat([]iptables.Rule{served}, onNode)},
 		// IPVS takes the node's own connections before this chain (LOCAL_OUT priority -98); what arrives here
 		// with a VIP as destination has no virtual server.
@@ -189,6 +189,13 @@ func olderRules(f lb.Family, n lb.Node, cfg Config) []iptables.Rule {
 // Those of the node itself do not come here.
 func noLocalOutside(f lb.Family, n lb.Node, cfg Config) iptables.Rule {
 	return rule("%s%s -j DROP", notPod(f, n, cfg), matchSet(f, setNoLocalOutside, "dst,dst"))
+}
+
+// tooLate drops what was on its way to a VIP when the address was released: a packet whose way was chosen before, and which a
+// busy machine delivers after the guard has gone. The node itself would answer it. What has come by the address since is not
+// asked: if the node has it now, it is local again, and to other hosts packets do not come this way.
+func tooLate(f lb.Family) iptables.Rule {
+	return rule("%s -m addrtype ! --dst-type LOCAL -j DROP", matchSet(f, setGone, "dst"))
 }
 
 // invalidChains drop what connection tracking calls invalid, such as a segment far outside of the window, and of which
