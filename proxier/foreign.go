@@ -79,5 +79,5 @@ func (p *Proxier) tellClash(ctx context.Context, o render.Op) {
 	}
 	p.clashes[o.Key] = o.Service
 	klog.FromContext(ctx).Info("Frontend left alone: somebody else has a virtual server there", "virtualServer", o.Key, "service", o.Service)
-	p.event(o.Service, events.ForeignVirtualServer, fmt.Sprintf("%s is not served: somebody else has a virtual server there", o.Key))
+	p.event(o.Service, events.ForeignVirtualServer, o.Key.String(), fmt.Sprintf("%s is not served: somebody else has a virtual server there", o.Key))
 }

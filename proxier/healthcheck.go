@@ -75,7 +75,7 @@ func (p *Proxier) serveHealthChecks(ctx context.Context) {
 			h.failing[name] = struct{}{}
 			h.retryAt = p.now().Add(healthRetry)
 			klog.FromContext(ctx).Error(err, "Health check node port not served; it will be tried again", "service", name, "retryIn", healthRetry)
-			p.event(name, events.HealthCheckFailed, err.Error())
+			p.event(name, events.HealthCheckFailed, "", err.Error())
 		}
 	}
 	clear(h.pending)

@@ -221,13 +221,13 @@ func (p *Proxier) reportConflicts(ctx context.Context, keys []ipvs.Key) {
 		p.metrics.Conflicts.Inc()
 		klog.FromContext(ctx).Info("Frontend is claimed by two Services; the older one keeps it",
 			"virtualServer", c.Key, "service", c.Owner, "withoutIt", c.Loser)
-		p.event(c.Loser, events.FrontendConflict, fmt.Sprintf("%s is served for Service %s, which has the older claim to it", c.Key, c.Owner))
+		p.event(c.Loser, events.FrontendConflict, c.Key.String(), fmt.Sprintf("%s is served for Service %s, which has the older claim to it", c.Key, c.Owner))
 	}
 }
 
-// event tells people about a Service.
-func (p *Proxier) event(service lb.Name, reason events.Reason, message string) {
-	p.Events.Report(events.Event{Service: service, UID: p.Tracker.uid(service), Reason: reason, Message: message})
+// event tells people about a Service, or a part of it.
+func (p *Proxier) event(service lb.Name, reason events.Reason, part, message string) {
+	p.Events.Report(events.Event{Service: service, UID: p.Tracker.uid(service), Part: part, Reason: reason, Message: message})
 }
 
 // count adds operations that took effect to the metric, once for each kind in a row.
@@ -265,7 +265,7 @@ func (p *Proxier) noteFailures(ctx context.Context, failures []failure) map[obje
 		}
 		failing[o] = true
 		if first := p.retries.failed(o, f.op.Service, p.now()); first && f.op.Service != (lb.Name{}) && !errors.Is(f.err, errWithheld) {
-			p.event(f.op.Service, events.NotProgrammed, fmt.Sprintf("the kernel of the node refused an operation, which will be retried: %v", f.err))
+			p.event(f.op.Service, events.NotProgrammed, "", fmt.Sprintf("the kernel of the node refused an operation, which will be retried: %v", f.err))
 		}
 	}
 	return failing

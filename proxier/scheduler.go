@@ -47,7 +47,7 @@ func (p *Proxier) usable(ctx context.Context, o Object) lb.Service {
 		p.schedulers.without[o.Name] = name
 		klog.FromContext(ctx).Info("Scheduler of a Service cannot be used; it gets the default", "service", o.Name,
 			"scheduler", name, "default", p.cfg.Render.Scheduler, "reason", err.Error())
-		p.event(o.Name, events.SchedulerUnavailable, fmt.Sprintf("scheduler %s cannot be used, %s is used instead: %v", name, p.cfg.Render.Scheduler, err))
+		p.event(o.Name, events.SchedulerUnavailable, name, fmt.Sprintf("scheduler %s cannot be used, %s is used instead: %v", name, p.cfg.Render.Scheduler, err))
 	}
 	s := o.Service
 	s.Scheduler = ""
@@ -90,5 +90,5 @@ func (p *Proxier) reportWeights(ctx context.Context, o Object) {
 	}
 	p.noWeights[o.Name] = true
 	klog.FromContext(ctx).Info("Weights of a Service leave no endpoint; all get the same", "service", o.Name)
-	p.event(o.Name, events.NoWeights, "the weights leave no endpoint for new connections, so all endpoints get the same weight")
+	p.event(o.Name, events.NoWeights, "", "the weights leave no endpoint for new connections, so all endpoints get the same weight")
 }

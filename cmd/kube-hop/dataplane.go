@@ -145,7 +145,7 @@ func (s *settings) ensure(ctx context.Context) ([]string, error) {
 			continue
 		}
 		klog.FromContext(ctx).Info("Kernel setting is wrong and stays so", "problem", p.String())
-		s.events.Report(events.Event{Reason: events.KernelSetting, Message: p.String()})
+		s.events.Report(events.Event{Part: p.Path, Reason: events.KernelSetting, Message: p.String()})
 	}
 	s.told = wrong
 	return changed, err

@@ -46,7 +46,7 @@ func openSource(c config.Config, m *metrics.Metrics) (source, error) {
 	api := informers.NewAPI(client, informers.APIOptions{NodeName: c.Proxier.NodeName, Resync: c.Resync, Metadata: metadata, NeedPodCIDRs: c.Proxier.Render.Local.NodeCIDR, OnProblem: func(p informers.Problem) {
 		m.Problems.Inc()
 		if p.Service != (lb.Name{}) {
-			sink.Report(events.Event{Service: p.Service, UID: p.UID, Reason: events.UnusableValue, Message: p.String()})
+			sink.Report(events.Event{Service: p.Service, UID: p.UID, Part: p.Field, Reason: events.UnusableValue, Message: p.String()})
 		}
 	}})
 	return source{runner: api, events: sink, api: sink}, nil

@@ -70,13 +70,14 @@ func (s *Sink) Report(e events.Event) {
 }
 
 // regarding refers to a Node by its name in the place of the UID, as kubelet and kube-proxy do; kubectl describe node
-// looks for that.
+// looks for that. client-go takes events for repetitions of one if they differ in their notes alone, so the part of the
+// object belongs in here.
 func (s *Sink) regarding(e events.Event) *corev1.ObjectReference {
 	if e.Service == (lb.Name{}) {
-		return &corev1.ObjectReference{Kind: "Node", Name: s.node, UID: types.UID(s.node)}
+		return &corev1.ObjectReference{Kind: "Node", Name: s.node, UID: types.UID(s.node), FieldPath: e.Part}
 	}
 	return &corev1.ObjectReference{
-		Kind: "Service", APIVersion: "v1", Namespace: e.Service.Namespace, Name: e.Service.Name, UID: types.UID(e.UID),
+		Kind: "Service", APIVersion: "v1", Namespace: e.Service.Namespace, Name: e.Service.Name, UID: types.UID(e.UID), FieldPath: e.Part,
 	}
 }
 

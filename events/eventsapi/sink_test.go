@@ -79,6 +79,28 @@ func TestRepetitionIsOneObject(t *testing.T) {
 	})
 }
 
+// What concerns different parts of an object are different events, each with its own note, however close together.
+func TestEachPartHasItsEvent(t *testing.T) {
+	with(t, func(s *Sink, client *fake.Clientset) {
+		notes := map[string]string{"net/bridge/bridge-nf-call-iptables": "of IPv4", "net/bridge/bridge-nf-call-ip6tables": "of IPv6"}
+		for range 2 {
+			for part, note := range notes {
+				s.Report(events.Event{Part: part, Reason: events.KernelSetting, Message: note})
+				time.Sleep(time.Nanosecond) // of the clock that stands still: client-go names an event by its time
+			}
+		}
+		list := written(t, client)
+		for _, e := range list {
+			if e.Note != notes[e.Regarding.FieldPath] || e.Regarding.Name != "n1" {
+				t.Errorf("event about %+v says %q", e.Regarding, e.Note)
+			}
+		}
+		if len(list) != len(notes) {
+			t.Errorf("%d events, want %d", len(list), len(notes))
+		}
+	})
+}
+
 func TestRateIsLimited(t *testing.T) {
 	with(t, func(s *Sink, client *fake.Clientset) {
 		for i := range 10 * burst {
