@@ -112,9 +112,18 @@ func checkSafe(t *testing.T, st State, after Op) {
 }
 
 // checkGone fails if an address is released while packets that are on their way to it can reach the host: when the guard has
-// gone, the address must have been noted before.
+// gone, the address must have been noted before, and no frontend there may be let through any more.
 func checkGone(t *testing.T, m *Model, st State, after Op) {
 	t.Helper()
+	if after.Set != nil && after.Set.Delete && after.Set.Set == setName(lb.FamilyOf(after.VIP.Addr()), setVIP) {
+		for _, set := range []string{setExternal, setExternalLocal} {
+			for e := range st.Sets[setName(lb.FamilyOf(after.VIP.Addr()), set)] {
+				if e.Prefix == after.VIP && !m.facts.isLocal(e.Prefix.Addr()) {
+					t.Fatalf("after %q: what is on its way to %v is let through", after, e)
+				}
+			}
+		}
+	}
 	if after.IPVS == nil || after.IPVS.Verb != ipvs.Unbind || !after.VIP.IsSingleIP() {
 		return
 	}

@@ -37,10 +37,11 @@ const (
 	PhaseUnbind
 	// PhaseDrain drains or deletes real servers, and deletes virtual servers.
 	PhaseDrain
-	// PhaseUnguard deletes masquerade entries, restrictions and address guards.
+	// PhaseUnguard deletes masquerade entries and restrictions.
 	PhaseUnguard
-	// PhaseDisallow deletes the sources that restricted frontends are no longer for.
-	PhaseDisallow
+	// PhaseLast deletes the sources that restricted frontends are no longer for, and the guards of addresses: an entry of a
+	// frontend without its guard would let through what is still on its way to it.
+	PhaseLast
 )
 
 // Op is one operation on the kernel: on IPVS, on an ipset or on a set of nf_tables.
@@ -199,7 +200,7 @@ type differ struct {
 	views   map[ipvs.Key]bool
 	// forget takes away at once what is left of addresses that are not wanted, without letting them linger.
 	forget bool
-	phases [PhaseDisallow + 1]Plan
+	phases [PhaseLast + 1]Plan
 	room   room
 	// exchanges comes last: three phases of its own for each scheduler that is exchanged.
 	exchanges Plan
@@ -257,8 +258,8 @@ func (d *differ) prefix(p netip.Prefix) {
 	if base.Service == (lb.Name{}) {
 		base.Service = d.model.vips[p.Addr()].service
 	}
-	d.member(base, prefixMember(p, setOwn), want.own, PhaseAllow, PhaseDisallow)
-	d.member(base, prefixMember(p, setVIP), want.vip || lingers, PhaseGuard, PhaseUnguard)
+	d.member(base, prefixMember(p, setOwn), want.own, PhaseAllow, PhaseLast)
+	d.member(base, prefixMember(p, setVIP), want.vip || lingers, PhaseGuard, PhaseLast)
 	d.member(base, prefixMember(p, setClusterIP), want.clusterIP, PhaseGuard, PhaseUnguard)
 
 	have, isBound := d.state.IPVS.Bound[p]
@@ -356,12 +357,12 @@ func (d *differ) port(base Op, want bool) {
 // ranges plans who may use a frontend. Of two sets of ranges the sources that are in both are allowed all the time.
 func (d *differ) ranges(base Op, want []netip.Prefix) {
 	for _, p := range want {
-		d.member(base, rangeMember(base.Key, p), true, PhaseAllow, PhaseDisallow)
+		d.member(base, rangeMember(base.Key, p), true, PhaseAllow, PhaseLast)
 	}
 	d.member(base, keyMember(base.Key, setRanged), len(want) > 0, PhaseGuard, PhaseUnguard)
 	for _, p := range d.state.ranges[base.Key] {
 		if !slices.Contains(want, p) {
-			d.member(base, rangeMember(base.Key, p), false, PhaseAllow, PhaseDisallow)
+			d.member(base, rangeMember(base.Key, p), false, PhaseAllow, PhaseLast)
 		}
 	}
 }
