@@ -96,6 +96,7 @@ func measure(t *testing.T, p plan, s subject, n int) error {
 	}{
 		{"floor", r.floor},
 		{bare, r.bare}, // before anybody watches the API server, which stands still meanwhile
+		{"start without a proxy", r.watchStart},
 		{start, r.sync},
 		{"restart", r.restart},
 		{path, r.path},
@@ -105,6 +106,7 @@ func measure(t *testing.T, p plan, s subject, n int) error {
 		{"burst", r.burst},
 		{"churn", r.churn},
 		{"memory", r.memory},
+		{"churn without a proxy", r.watchChurn},
 	} {
 		if r.count && !hasCounts(step.name) {
 			continue

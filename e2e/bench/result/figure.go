@@ -10,6 +10,10 @@ import (
 const (
 	FloorSingle        = "floor-single"
 	FloorBatch         = "floor-batch"
+	WatchStart         = "watch-start"
+	WatchStartCPU      = "watch-start-cpu"
+	WatchStartPeak     = "watch-start-peak"
+	WatchChurnCPU      = "watch-churn-cpu"
 	SyncTotal          = "sync-total"
 	SyncOwn            = "sync-own"
 	SyncCPU            = "sync-cpu"
@@ -83,6 +87,9 @@ func timed() []Figure {
 	return []Figure{
 		{ID: FloorSingle, Title: "floor: kube-hop's IPVS objects and set entries by bare netlink, one request each", Unit: "s", Plain: true},
 		{ID: FloorBatch, Title: "floor: the same and its nf_tables elements, many requests in one system call", Unit: "s", Plain: true},
+		{ID: WatchStart, Title: "floor: start of a process that only hears of all objects, by the same informers", Unit: "s", Plain: true},
+		{ID: WatchStartCPU, Title: "processor time of that", Unit: "s", Plain: true},
+		{ID: WatchStartPeak, Title: "peak resident memory of that", Unit: "MiB", Plain: true},
 		{ID: SyncTotal, Title: "start on an empty kernel until all is in it", Unit: "s"},
 		{ID: SyncOwn, Title: "of that, in syncs: from having all objects to the last kernel write", Unit: "s"},
 		{ID: SyncCPU, Title: "processor time of the start", Unit: "s"},
@@ -108,6 +115,7 @@ func timed() []Figure {
 		{ID: ChurnP99, Title: same + "p99", Unit: "ms"},
 		{ID: ChurnRate, Title: "changes a second that were made", Unit: "/s", Plain: true},
 		{ID: ChurnCPU, Title: "processor time of those changes, a thousand of them", Unit: "s"},
+		{ID: WatchChurnCPU, Title: "floor: processor time of a process that only hears of such changes, a thousand of them", Unit: "s", Plain: true},
 		{ID: IdleCPU, Title: "idle, verification included: share of one processor", Unit: "%"},
 		{ID: MemoryResident, Title: "resident memory in the end", Unit: "MiB"},
 		{ID: MemoryPeak, Title: "peak resident memory from the restart to the end", Unit: "MiB"},

@@ -1,0 +1,149 @@
+//go:build e2e && linux
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-hop/kube-hop/e2e/bench/result"
+	"github.com/kube-hop/kube-hop/e2e/testbed"
+	"github.com/kube-hop/kube-hop/informers"
+	"github.com/kube-hop/kube-hop/proxier"
+)
+
+// onlyWatch is the first argument by which this program becomes a process that hears of all that a proxy hears of, and does
+// nothing about it.
+const onlyWatch = "only-watch"
+
+// heardAll begins the line that it writes when it has heard of all objects; the time follows, in nanoseconds since 1970.
+const heardAll = "heard of all at "
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == onlyWatch {
+		if err := watchAll(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// watchAll is that process. It has kube-hop's informers, and garbage collection as often as kube-hop.
+func watchAll(kubeconfig, node string) error {
+	debug.SetGCPercent(75)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	client, err := informers.NewClient(kubeconfig, "", 0, 0, "")
+	if err != nil {
+		return err
+	}
+	metadata, err := informers.NewMetadataClient(kubeconfig, "", 0, 0)
+	if err != nil {
+		return err
+	}
+	tracker := proxier.NewTracker(time.Now)
+	go func() {
+		for told := false; ; {
+			<-tracker.Wake()
+			tracker.Take()
+			if !told && tracker.IsSynced() {
+				told = true
+				fmt.Printf("%s%d\n", heardAll, time.Now().UnixNano())
+			}
+		}
+	}()
+	return informers.NewAPI(client, informers.APIOptions{NodeName: node, Metadata: metadata}).Run(ctx, tracker)
+}
+
+// startWatcher starts the process and returns when it has heard of all, and when that was.
+func (r *run) startWatcher(ctx context.Context) (p *testbed.Proc, began, heard time.Time, err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, began, heard, err
+	}
+	began = time.Now()
+	p, err = r.node.Start(ctx, program, []string{onlyWatch, r.kubeconfig, r.node.Name}, filepath.Join(r.dir, "watcher.log"))
+	if err != nil {
+		return nil, began, heard, err
+	}
+	err = r.await(ctx, syncEvery, r.start, func() error {
+		_, text, found := strings.Cut(p.Tail(1), heardAll)
+		if !found {
+			return fmt.Errorf("the watcher has not heard of all; it says %q", p.Tail(3))
+		}
+		at, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+		heard = time.Unix(0, at)
+		return err
+	})
+	return p, began, heard, err
+}
+
+// watchStart measures what it takes to hear of all objects, before the subject runs.
+func (r *run) watchStart(ctx context.Context) (err error) {
+	p, began, heard, err := r.startWatcher(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Kill(), os.Remove(p.Log())) }()
+	used, err := p.CPU()
+	if err != nil {
+		return err
+	}
+	_, peak, err := p.Memory()
+	return errors.Join(
+		err,
+		r.note(result.WatchStart, heard.Sub(began).Seconds()),
+		r.note(result.WatchStartCPU, used.Seconds()),
+		r.note(result.WatchStartPeak, float64(peak)/mebibyte),
+	)
+}
+
+// watchChurn makes the same steady changes once more, for a process that only hears of them. It ends the subject.
+func (r *run) watchChurn(ctx context.Context) (err error) {
+	if err := r.daemon.Kill(); err != nil {
+		return err
+	}
+	p, _, _, err := r.startWatcher(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Kill()) }()
+	d, err := watchSlices(ctx, r.client)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	before, err := p.CPU()
+	if err != nil {
+		return err
+	}
+	count := int(r.plan.churn.Seconds()) * r.rate
+	made := make(chan pending, count)
+	if err := r.changeSteadily(ctx, count, made); err != nil {
+		return err
+	}
+	for range count {
+		change := <-made
+		if err := r.await(ctx, churnEvery, time.Minute, func() error { _, err := d.of(change.endpoint); return err }); err != nil {
+			return err
+		}
+	}
+	after, err := p.CPU()
+	if err != nil {
+		return err
+	}
+	return r.note(result.WatchChurnCPU, (after-before).Seconds()*1000/float64(count))
+}
