@@ -113,9 +113,10 @@ func (r *run) watchStart(ctx context.Context) (err error) {
 
 // watchChurn makes the same steady changes once more, for a process that only hears of them. It ends the subject.
 func (r *run) watchChurn(ctx context.Context) (err error) {
-	if err := r.daemon.Kill(); err != nil {
+	if err := errors.Join(r.daemon.Kill(), r.keepLog()); err != nil {
 		return err
 	}
+	r.daemon = nil
 	p, _, _, err := r.startWatcher(ctx)
 	if err != nil {
 		return err

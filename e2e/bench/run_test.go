@@ -54,7 +54,7 @@ func TestBench(t *testing.T) {
 	}
 }
 
-// warm runs the subject once with few Services and measures nothing: the kernel loads modules and the machine reads
+// warm runs the subject and the watcher once with few Services and measures nothing: the kernel loads modules and the machine reads
 // programs, which only the first run of all would pay for.
 func warm(ctx context.Context, p plan, s subject) (err error) {
 	r, err := newRun(ctx, p, s, smallest)
@@ -62,6 +62,13 @@ func warm(ctx context.Context, p plan, s subject) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
+	watcher, _, _, err := r.startWatcher(ctx)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(watcher.Kill(), os.Remove(watcher.Log())); err != nil {
+		return err
+	}
 	if _, err := r.startDaemon(ctx); err != nil {
 		return err
 	}
