@@ -14,6 +14,11 @@
 // What rules add to the time of a connection is less than two measurements in an emulated guest differ by. So the
 // instructions are counted too (hack/bench path), in a guest with one processor whose clock goes by them.
 //
+// # Floors
+//
+// Beside each figure stands, where there is one, what cannot be undercut: the same kernel objects by bare netlink, and a process
+// that only hears of the objects and of their changes (onlywatch), by the same informers.
+//
 // # How the kernel is watched
 //
 // Nothing of a subject's own is believed but its word that its first sync is done, which is then checked for every

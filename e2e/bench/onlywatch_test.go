@@ -7,75 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/kube-hop/kube-hop/e2e/bench/result"
 	"github.com/kube-hop/kube-hop/e2e/testbed"
-	"github.com/kube-hop/kube-hop/informers"
-	"github.com/kube-hop/kube-hop/proxier"
 )
 
-// onlyWatch is the first argument by which this program becomes a process that hears of all that a proxy hears of, and does
-// nothing about it.
-const onlyWatch = "only-watch"
-
-// heardAll begins the line that it writes when it has heard of all objects; the time follows, in nanoseconds since 1970.
+// heardAll begins the line that the watcher (e2e/bench/onlywatch) writes when it has heard of all objects; the time follows.
 const heardAll = "heard of all at "
 
-func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == onlyWatch {
-		if err := watchAll(os.Args[2], os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// watchAll is that process. It has kube-hop's informers, and garbage collection as often as kube-hop.
-func watchAll(kubeconfig, node string) error {
-	debug.SetGCPercent(75)
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
-	defer stop()
-	client, err := informers.NewClient(kubeconfig, "", 0, 0, "")
-	if err != nil {
-		return err
-	}
-	metadata, err := informers.NewMetadataClient(kubeconfig, "", 0, 0)
-	if err != nil {
-		return err
-	}
-	tracker := proxier.NewTracker(time.Now)
-	go func() {
-		for told := false; ; {
-			<-tracker.Wake()
-			tracker.Take()
-			if !told && tracker.IsSynced() {
-				told = true
-				fmt.Printf("%s%d\n", heardAll, time.Now().UnixNano())
-			}
-		}
-	}()
-	return informers.NewAPI(client, informers.APIOptions{NodeName: node, Metadata: metadata}).Run(ctx, tracker)
-}
-
-// startWatcher starts the process and returns when it has heard of all, and when that was.
+// startWatcher starts the watcher and returns when it has heard of all, and when that was.
 func (r *run) startWatcher(ctx context.Context) (p *testbed.Proc, began, heard time.Time, err error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, began, heard, err
-	}
 	began = time.Now()
-	p, err = r.node.Start(ctx, program, []string{onlyWatch, r.kubeconfig, r.node.Name}, filepath.Join(r.dir, "watcher.log"))
+	p, err = r.node.Start(ctx, filepath.Join(r.out, "onlywatch"), []string{r.kubeconfig, r.node.Name}, filepath.Join(r.dir, "watcher.log"))
 	if err != nil {
 		return nil, began, heard, err
 	}
