@@ -121,12 +121,13 @@ func TestOnTheirWay(t *testing.T) {
 	hold := n1.holdPort(t, testbed.UDP, hostPort)
 	clients := []*testbed.Host{c.A2, c.N1, c.Out}
 	var wg sync.WaitGroup
+	defer wg.Wait()
 	for _, f := range m.vips(hostPort) {
 		for _, from := range clients {
-			wg.Go(func() { _, _ = from.Ask(t.Context(), testbed.UDP, f.addr, testbed.Timeout(2*time.Second)) })
+			// Long enough for all to be sent; nobody answers.
+			wg.Go(func() { _, _ = from.Ask(t.Context(), testbed.UDP, f.addr, testbed.Timeout(10*time.Second)) })
 		}
 	}
-	wg.Wait()
 	eventually(t, startLimit, func() error {
 		n, err := hold.Count()
 		if want := len(clients) * len(m.vips(hostPort)); err == nil && n != want {
