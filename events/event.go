@@ -48,8 +48,8 @@ type Event struct {
 	Service lb.Name
 	// UID is the Service's; empty if unknown.
 	UID string
-	// Part is what of the Service or the node is concerned: the path of a field, a frontend, a setting of the kernel; empty
-	// for all of it. Two events that differ in it are two for people. Of those that do not, only the first one's message is
+	// Part is what of the Service or the node is concerned: the path of a field, a frontend, a scheduler, a setting of the
+	// kernel; empty for all of it. Two events that differ in it are two for people. Of those that do not, only the first one's message is
 	// kept, and they are counted.
 	Part string
 	// Reason and Message say what; the API keeps the first 1024 bytes of a message.

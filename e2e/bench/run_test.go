@@ -54,8 +54,8 @@ func TestBench(t *testing.T) {
 	}
 }
 
-// warm runs the subject and the watcher once with few Services and measures nothing: the kernel loads modules and the machine reads
-// programs, which only the first run of all would pay for.
+// warm runs the subject and the watcher once with few Services and measures nothing: the kernel loads modules and the
+// machine reads programs, which only the first run of all would pay for.
 func warm(ctx context.Context, p plan, s subject) (err error) {
 	r, err := newRun(ctx, p, s, smallest)
 	if err != nil {
