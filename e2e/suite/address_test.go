@@ -39,6 +39,7 @@ func TestNodeAddressChange(t *testing.T) {
 			}
 			change(netlink.AddrAdd)
 			eventually(t, 10*time.Second, func() error { return c.nodes[0].want(testbed.TCP, at, true) })
+			c.settle(t) // a virtual server comes before its endpoints
 			if a, err := c.Out.Ask(t.Context(), testbed.TCP, at); err != nil || a.Pod != "a1" {
 				t.Errorf("answered by %q, %v; want a1", a.Pod, err)
 			}
