@@ -98,13 +98,14 @@ func (p *Proxier) book(ctx context.Context, a applied) int {
 		for _, k := range t.Keys {
 			p.settle(object{key: k}, failing)
 			p.noteDrains(k)
+			p.noteLingers(object{key: k})
 			if f, ok := p.model.Frontend(k); ok {
 				p.state.Share(k, f.Virtual.Real)
 			}
 		}
 		for _, v := range t.Prefixes {
 			p.settle(object{vip: v}, failing)
-			p.noteLingers(v)
+			p.noteLingers(object{vip: v})
 		}
 	}
 	return n

@@ -75,12 +75,19 @@ func (p *Proxier) noteDrains(k ipvs.Key) {
 	}
 }
 
-// noteLingers enters an address if something is left of it for the sake of the connections that it had. That too is known
-// from the kernel's state alone, and so survives a restart.
-func (p *Proxier) noteLingers(vip netip.Prefix) {
-	if _, ok := p.lingers[vip]; !ok && render.Lingers(p.model, p.state, vip) {
-		p.lingers[vip] = p.now().Add(lingerTime)
+// noteLingers enters an address or a port if something is left of it for the sake of the connections that it had. That too is
+// known from the kernel's state alone, and so survives a restart.
+func (p *Proxier) noteLingers(o object) {
+	if _, ok := p.lingers[o]; !ok && p.isLingering(o) {
+		p.lingers[o] = p.now().Add(lingerTime)
 	}
+}
+
+func (p *Proxier) isLingering(o object) bool {
+	if o.vip.IsValid() {
+		return render.Lingers(p.model, p.state, o.vip)
+	}
+	return render.PortLingers(p.model, p.state, o.key)
 }
 
 // drained is what one check found of a draining real server.
@@ -117,19 +124,23 @@ func (p *Proxier) noteDrainCheck(ctx context.Context, err error) {
 	p.retries.failed(object{drains: true}, lb.Name{}, p.now())
 }
 
-// forget ends the lingering of addresses that have lingered long enough, and of those that are wanted again.
+// forget ends the lingering of what has lingered long enough, and of what is wanted again.
 func (p *Proxier) forget(ctx context.Context) {
-	var due []netip.Prefix
-	for vip, until := range p.lingers {
+	var due render.Touched
+	for o, until := range p.lingers {
 		switch {
-		case !render.Lingers(p.model, p.state, vip):
-			delete(p.lingers, vip)
-		case !p.now().Before(until):
-			due = append(due, vip)
+		case !p.isLingering(o):
+			delete(p.lingers, o)
+		case p.now().Before(until):
+		case o.vip.IsValid():
+			due.Prefixes = append(due.Prefixes, o.vip)
+		default:
+			due.Keys = append(due.Keys, o.key)
 		}
 	}
-	slices.SortFunc(due, netip.Prefix.Compare)
-	if len(due) > 0 {
-		p.apply(ctx, render.Forget(p.model, p.state, due...), []render.Touched{{Prefixes: due}})
+	slices.SortFunc(due.Prefixes, netip.Prefix.Compare)
+	slices.SortFunc(due.Keys, ipvs.Key.Compare)
+	if len(due.Prefixes)+len(due.Keys) > 0 {
+		p.apply(ctx, render.Forget(p.model, p.state, due), []render.Touched{due})
 	}
 }

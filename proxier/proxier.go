@@ -58,8 +58,8 @@ type Proxier struct {
 	state   render.State
 	retries *retryQueue
 	drains  map[drainKey]*drain
-	round   *drainRound                // of looking at them, if one is under way
-	lingers map[netip.Prefix]time.Time // until when
+	round   *drainRound          // of looking at them, if one is under way
+	lingers map[object]time.Time // until when
 	flows   staleFlows
 	health  healthChecks
 
@@ -90,7 +90,7 @@ func New(cfg Config, plane Dataplane, m *metrics.Metrics, now func() time.Time) 
 		state:   render.NewState(),
 		retries: newRetryQueue(cfg.SyncPeriod),
 		drains:  map[drainKey]*drain{},
-		lingers: map[netip.Prefix]time.Time{},
+		lingers: map[object]time.Time{},
 		flows:   newStaleFlows(),
 		health:  newHealthChecks(),
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -106,81 +105,6 @@ func (c *cluster) comeAndGo(t *testing.T, m *manifest, rounds int) {
 		c.drop(t, m.Name)
 		await(at(81), false)
 	}
-}
-
-// TestOnTheirWay: packets whose way was chosen while their destination was a Service's address, and that go on when it is
-// nobody's any more, do not reach what listens on the node. A loaded machine stops a packet between two steps for longer
-// than a change takes; here a queue does.
-func TestOnTheirWay(t *testing.T) {
-	c := shared(t)
-	n1 := c.nodes[0]
-	m, stays := newService("on-their-way", 174, c.A1), newService("stays", 175, c.A1)
-	c.apply(t, m)
-	c.apply(t, stays) // with the last virtual server IPVS takes its hooks away, and the kernel then drops what is in queues
-	s := serveOn(t, c.N1, testbed.UDP, hostPort)
-	hold := n1.holdPort(t, testbed.UDP, hostPort)
-	clients := []*testbed.Host{c.A2, c.N1, c.Out}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for _, f := range m.vips(hostPort) {
-		for _, from := range clients {
-			// Long enough for all to be sent; nobody answers.
-			wg.Go(func() { _, _ = from.Ask(t.Context(), testbed.UDP, f.addr, testbed.Timeout(10*time.Second)) })
-		}
-	}
-	eventually(t, startLimit, func() error {
-		n, err := hold.Count()
-		if want := len(clients) * len(m.vips(hostPort)); err == nil && n != want {
-			err = fmt.Errorf("%d packets are on their way, want %d", n, want)
-		}
-		return err
-	})
-	c.drop(t, m.Name)
-	eventually(t, startLimit, func() error { return n1.unguarded(t, m) })
-	if err := hold.Release(); err != nil {
-		t.Fatal(err)
-	}
-	// What is sent now is received after what was on its way.
-	for _, addr := range []netip.Addr{c.N1.Addr4, c.N1.Addr6} {
-		a, err := c.N1.Ask(t.Context(), testbed.UDP, netip.AddrPortFrom(addr, hostPort))
-		if err != nil || a.Pod != "n1" {
-			t.Errorf("the node at its address %s: answered by %q, %v; want n1", addr, a.Pod, err)
-		}
-	}
-	if s.Count() != 2 {
-		t.Errorf("UDP port %d of the node was reached at the address of a Service that was deleted: by client %v, want two of the node itself", hostPort, s.Seen())
-	}
-}
-
-// holdPort keeps what comes to the node or leaves it for a port, behind routing and before the guards.
-func (n *node) holdPort(t *testing.T, proto testbed.Proto, port uint16) *testbed.Hold {
-	t.Helper()
-	const queue = 22
-	h, err := n.Hold(t.Context(), queue)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, command := range []string{"iptables", "ip6tables"} {
-		for _, chain := range []string{"INPUT", "OUTPUT"} {
-			rule := func(verb string) []string {
-				return strings.Fields(fmt.Sprintf("%s -t mangle %s %s -p %s --dport %d -j NFQUEUE --queue-num %d", command, verb, chain, strings.ToLower(string(proto)), port, queue))
-			}
-			n.runWhile(t, rule("-I"), rule("-D"))
-		}
-	}
-	return h
-}
-
-// unguarded reports an error as long as the node guards an address of a Service that is not in a range of ClusterIPs.
-func (n *node) unguarded(t *testing.T, m *manifest) error {
-	sets := n.run(t, "ipset", "save")
-	for _, f := range m.vips(80) {
-		set := map[bool]string{true: "KUBE-HOP-VIP", false: "KUBE-HOP-6-VIP"}[f.addr.Addr().Is4()]
-		if f.kind != clusterIP && strings.Contains(sets, fmt.Sprintf("add %s %s\n", set, f.addr.Addr())) {
-			return fmt.Errorf("%s is guarded", f)
-		}
-	}
-	return nil
 }
 
 // TestEndpointPorts: a Service port finds its endpoints by name, not by number; all slices count, each endpoint once.

@@ -109,10 +109,28 @@ func isReleased(m *Model, st State, p netip.Prefix, at place) bool {
 	return isGone(m, st, p, at) && !m.cfg.sharesAddress(p.Addr(), m.facts)
 }
 
-// Forget returns the operations that take away what is left of lingering addresses; those that are wanted again are left.
-func Forget(m *Model, st State, prefixes ...netip.Prefix) Plan {
+// PortLingers reports whether something is left of a frontend whose port alone was local, for packets that are on their way
+// to it.
+func PortLingers(m *Model, st State, k ipvs.Key) bool {
+	return k.Mark == 0 && st.has(keyMember(k, setGonePort)) && isPortGone(m, st, k)
+}
+
+// isPortGone reports whether a port that alone was local is so no more. Where the whole address is, there is a guard, or the
+// node has it on an interface and answers by itself.
+func isPortGone(m *Model, st State, k ipvs.Key) bool {
+	if _, isBound := st.IPVS.Ports[k]; !isBound && !st.has(keyMember(k, setGonePort)) {
+		return false
+	}
+	f, want := m.Frontend(k)
+	at := m.place(host(k.Addr))
+	return !(want && f.OnlyPort) && !at.vip && !at.covered && !m.facts.isLocal(k.Addr)
+}
+
+// Forget returns the operations that take away what is left of lingering addresses and ports; those that are wanted again are
+// left.
+func Forget(m *Model, st State, lingering Touched) Plan {
 	d := differ{model: m, state: st, seen: map[netip.Prefix]bool{}, forget: true}
-	return d.diff([]Touched{{Prefixes: prefixes}})
+	return d.diff([]Touched{lingering})
 }
 
 // Remove returns the operations that take away everything that the state holds.

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -48,11 +49,11 @@ func FuzzStepwiseEqualsFull(f *testing.F) {
 		for n, s := range services {
 			full.Update(n, s, endpoints[n], true)
 		}
-		for _, p := range step.Everything(st).Prefixes {
-			if Lingers(step, st, p) {
-				run(Forget(step, st, p))
-			}
-		}
+		all := step.Everything(st)
+		run(Forget(step, st, Touched{
+			Prefixes: slices.DeleteFunc(all.Prefixes, func(p netip.Prefix) bool { return !Lingers(step, st, p) }),
+			Keys:     slices.DeleteFunc(all.Keys, func(k ipvs.Key) bool { return !PortLingers(step, st, k) }),
+		}))
 		want := Desired(full)
 		if d := cmp.Diff(want.Text(), withoutDrains(full, st).Text()); d != "" {
 			t.Errorf("stepwise render drifted (-full +stepwise):\n%s", d)
@@ -124,7 +125,13 @@ func checkGone(t *testing.T, m *Model, st State, after Op) {
 			}
 		}
 	}
-	if after.IPVS == nil || after.IPVS.Verb != ipvs.Unbind || !after.VIP.IsSingleIP() {
+	if after.IPVS == nil {
+		return
+	}
+	if after.IPVS.Verb == ipvs.UnbindPort && m.facts.isNeighbour(after.Key.Addr) && !st.has(keyMember(after.Key, setGonePort)) {
+		t.Fatalf("after %q: packets that are on their way to it are delivered", after)
+	}
+	if after.IPVS.Verb != ipvs.Unbind || !after.VIP.IsSingleIP() {
 		return
 	}
 	if at := m.place(after.VIP); !at.vip && !at.covered && !m.facts.isLocal(after.VIP.Addr()) && !st.has(prefixMember(after.VIP, setGone)) {

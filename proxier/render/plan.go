@@ -320,6 +320,7 @@ func (d *differ) key(k ipvs.Key) {
 	d.element(base, frontendElement(k), serves, PhaseGuard, PhaseUnguard)
 	d.element(base, onePacketElement(k), serves && f.onePacket(), PhaseGuard, PhaseUnguard)
 	d.inside(k)
+	d.member(base, keyMember(k, setGonePort), !d.forget && isPortGone(d.model, d.state, k), PhaseClose, PhaseOpen)
 	d.port(base, want && f.OnlyPort)
 	have, exists := d.state.IPVS.Virtual[k]
 	switch {

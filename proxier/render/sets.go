@@ -29,6 +29,8 @@ const (
 	setOwn = prefix4 + "OWN"
 	// setGone holds the addresses that were VIPs a moment ago, for packets that are on their way to them.
 	setGone = prefix4 + "GONE"
+	// setGonePort holds the frontends whose port alone was local a moment ago, for the same packets.
+	setGonePort = prefix4 + "GONE-PORT"
 	// setHealth holds the healthCheckNodePorts, which the daemon itself answers.
 	setHealth = prefix4 + "HEALTH-CHECK"
 	// setRanged holds the frontends that only sources in loadBalancerSourceRanges may use; setRange holds the pairs
@@ -75,6 +77,7 @@ func Sets(f lb.Family) []iptables.Set {
 		{setClusterIP, iptables.HashNet},
 		{setOwn, iptables.HashNet},
 		{setGone, iptables.HashNet},
+		{setGonePort, iptables.HashIPPort},
 		{setHealth, iptables.HashIPPort},
 		{setRanged, iptables.HashIPPort},
 		{setRange, iptables.HashIPPortNet},

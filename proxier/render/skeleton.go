@@ -138,9 +138,9 @@ func notPod(f lb.Family, n lb.Node, cfg Config) string {
 // the rules and the policy of INPUT and FORWARD are for the host itself, they are not for Services, as in kube-proxy's
 // iptables mode, where Service traffic never comes to INPUT.
 func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
-	reject := "icmp-port-unreachable"
+	icmp, reject := "icmp", "icmp-port-unreachable"
 	if f == lb.IPv6 {
-		reject = "icmp6-port-unreachable"
+		icmp, reject = "ipv6-icmp", "icmp6-port-unreachable"
 	}
 	guards := []iptables.Rule{
 		rule("%s -j %s", matchSet(f, setVIP, "dst"), chainGuard),
@@ -150,7 +150,9 @@ func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 		rule("%s -j DROP", matchSet(f, setClusterIP, "dst")),
 	}
 	served := acceptAt(f, setServed)
-	onNode := []iptables.Rule{acceptAt(f, setExternal), acceptAt(f, setExternalLocal), acceptAt(f, setHealth)}
+	onNode := slices.Concat(tooLate(f), []iptables.Rule{acceptAt(f, setExternal), acceptAt(f, setExternalLocal), acceptAt(f, setHealth)})
+	// Connection tracking knows a flow for longer than its frontend is there. ICMP errors about one that is there pass.
+	flows := []iptables.Rule{served, rule("! -p %s %s -j %s", icmp, matchSet(f, setVIP, "dst"), chainGuard)}
 	return []iptables.Chain{
 		{Table: "filter", Name: chainGuard, Rules: []iptables.Rule{
 			served,
@@ -161,8 +163,8 @@ func filterChains(f lb.Family, n lb.Node, cfg Config) []iptables.Chain {
 			rule("-j REJECT --reject-with %s", reject),
 		}},
 		{Table: "filter", Name: chainAccess, Rules: accessRules(f)},
-		{Table: "filter", Name: chainInput, Rules: slices.Concat(olderRules(f, n, cfg), []iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg)}, guards, onNode, []iptables.Rule{tooLate(f)})},
-		{Table: "filter", Name: chainFlows, Rules: slices.Concat([]iptables.Rule{served}, onNode)},
+		{Table: "filter", Name: chainInput, Rules: slices.Concat(olderRules(f, n, cfg), []iptables.Rule{rule("-j %s", chainAccess), noLocalOutside(f, n, cfg)}, guards, onNode)},
+		{Table: "filter", Name: chainFlows, Rules: slices.Concat(flows, onNode)},
 		// IPVS takes the node's own connections before this chain (LOCAL_OUT priority -98); what arrives here
 		// with a VIP as destination has no virtual server.
 		{Table: "filter", Name: chainOutput, Rules: guards},
@@ -191,11 +193,16 @@ func noLocalOutside(f lb.Family, n lb.Node, cfg Config) iptables.Rule {
 	return rule("%s%s -j DROP", notPod(f, n, cfg), matchSet(f, setNoLocalOutside, "dst,dst"))
 }
 
-// tooLate drops what was on its way to a VIP when the address was released: a packet whose way was chosen before, and which a
-// busy machine delivers after the guard has gone. The node itself would answer it. What has come by the address since is not
-// asked: if the node has it now, it is local again, and to other hosts packets do not come this way.
-func tooLate(f lb.Family) iptables.Rule {
-	return rule("%s -m addrtype ! --dst-type LOCAL -j DROP", matchSet(f, setGone, "dst"))
+// tooLate drops what was on its way to a VIP, or to a port that alone was local, when that was released: a packet whose way
+// was chosen before, and which a busy machine delivers after the guard has gone. The node itself would answer it. What has
+// come by the address since is not asked: if the node has it now, it is local again, and to other hosts packets do not come
+// this way.
+func tooLate(f lb.Family) []iptables.Rule {
+	const notLocal = "-m addrtype ! --dst-type LOCAL -j DROP"
+	return []iptables.Rule{
+		rule("%s %s", matchSet(f, setGone, "dst"), notLocal),
+		rule("%s %s", matchSet(f, setGonePort, "dst,dst"), notLocal),
+	}
 }
 
 // invalidChains drop what connection tracking calls invalid, such as a segment far outside of the window, and of which
