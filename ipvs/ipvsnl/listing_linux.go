@@ -84,47 +84,81 @@ func (l *listing) reals(k ipvs.Key) ([]toldReal, error) {
 // each calls f for every attribute of the kind in the answer. It reads the answer to its end whatever f returns, since the
 // kernel begins no other one before.
 func (l *listing) each(cmd uint8, k *ipvs.Key, kind uint16, f func(attrs []byte) error) error {
+	if err := l.ask(cmd, k); err != nil {
+		return err
+	}
+	var failed error
+	for {
+		received, err := l.Receive()
+		if err != nil {
+			return err
+		}
+		for len(received) >= unix.NLMSG_HDRLEN {
+			var m message
+			if m, received, err = cut(received); err != nil {
+				return err
+			}
+			switch {
+			case m.seq != l.seq: // the rest of an answer that was given up
+			case m.kind == unix.NLMSG_DONE || m.kind == unix.NLMSG_ERROR:
+				if err := m.refusal(); err != nil {
+					return err
+				}
+				return failed
+			case failed == nil && m.kind == l.family && len(m.body) >= genlHeader:
+				failed = eachOf(kind, m.body[genlHeader:], f)
+			}
+		}
+	}
+}
+
+// ask sends a request for a listing: of the real servers of a virtual server, or, without one, of all virtual servers.
+func (l *listing) ask(cmd uint8, k *ipvs.Key) error {
 	l.seq++
 	l.out = appendHeader(l.out[:0], l.family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, l.seq, cmd)
 	if k != nil {
 		l.out = appendService(l.out, ipvs.Op{Key: *k}, false)
 	}
 	binary.NativeEndian.PutUint32(l.out, uint32(len(l.out))) //nolint:gosec // some dozen bytes
-	if err := l.Send(l.out); err != nil {
-		return err
+	return l.Send(l.out)
+}
+
+// message is one netlink message that was received.
+type message struct {
+	kind uint16
+	seq  uint32
+	body []byte
+}
+
+// cut takes the first message off what was received, which is at least as long as a header.
+func cut(b []byte) (m message, rest []byte, err error) {
+	length := int(binary.NativeEndian.Uint32(b))
+	if length < unix.NLMSG_HDRLEN || length > len(b) {
+		return m, nil, fmt.Errorf("%w: message of %d bytes in %d", errWire, length, len(b))
 	}
-	var failed error
-	for {
-		m, err := l.Receive()
-		if err != nil {
-			return err
-		}
-		for len(m) >= unix.NLMSG_HDRLEN {
-			length := int(binary.NativeEndian.Uint32(m))
-			if length < unix.NLMSG_HDRLEN || length > len(m) {
-				return fmt.Errorf("%w: message of %d bytes in %d", errWire, length, len(m))
-			}
-			kindOf, seq, body := binary.NativeEndian.Uint16(m[4:]), binary.NativeEndian.Uint32(m[8:]), m[unix.NLMSG_HDRLEN:length]
-			m = m[min(nlattr.Align4(length), len(m)):]
-			switch {
-			case seq != l.seq: // the rest of an answer that was given up
-			case kindOf == unix.NLMSG_DONE || kindOf == unix.NLMSG_ERROR:
-				if len(body) >= 4 {
-					if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 { //nolint:gosec // a negative errno
-						return unix.Errno(errno)
-					}
-				}
-				return failed
-			case failed == nil && kindOf == l.family && len(body) >= genlHeader:
-				failed = nlattr.Each(body[genlHeader:], func(typ uint16, value []byte) error {
-					if typ != kind {
-						return nil
-					}
-					return f(value)
-				})
-			}
-		}
+	m = message{kind: binary.NativeEndian.Uint16(b[4:]), seq: binary.NativeEndian.Uint32(b[8:]), body: b[unix.NLMSG_HDRLEN:length]}
+	return m, b[min(nlattr.Align4(length), len(b)):], nil
+}
+
+// refusal returns the error that the last message of an answer says, if any.
+func (m message) refusal() error {
+	if len(m.body) < 4 {
+		return nil
 	}
+	if errno := -int32(binary.NativeEndian.Uint32(m.body)); errno != 0 { //nolint:gosec // a negative errno
+		return unix.Errno(errno) //nolint:wrapcheck // the caller says what was asked for
+	}
+	return nil
+}
+
+// eachOf calls f for every attribute of a kind.
+func eachOf(kind uint16, attrs []byte, f func(attrs []byte) error) error {
+	return nlattr.Each(attrs, func(typ uint16, value []byte) error {
+		if typ != kind {
+			return nil
+		}
+		return f(value)
+	})
 }
 
 // familyFirst returns the address family of a virtual server, which the kernel says first (ip_vs_genl_fill_service), or 0.
@@ -219,7 +253,7 @@ func parseReal(attrs []byte, k ipvs.Key) (r toldReal, err error) {
 }
 
 func parseStats(attrs []byte, c *ipvs.Conns) error {
-	return nlattr.Each(attrs, func(typ uint16, v []byte) (err error) { //nolint:wrapcheck // by the caller
+	return nlattr.Each(attrs, func(typ uint16, v []byte) (err error) {
 		switch typ {
 		case statsIn:
 			c.In, err = number32(v)

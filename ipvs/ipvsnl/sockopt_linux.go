@@ -130,7 +130,7 @@ func (o *options) get(option int, buf []uint64) error {
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(o.fd), unix.IPPROTO_IP, uintptr(option),
 		uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
-		return errno
+		return errno //nolint:wrapcheck // the callers say what was asked for
 	}
 	return nil
 }
