@@ -6,11 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/kube-hop/kube-hop/e2e/bench/result"
 	"github.com/kube-hop/kube-hop/e2e/testbed"
@@ -18,6 +21,9 @@ import (
 
 // heardAll begins the line that the watcher (e2e/bench/onlywatch) writes when it has heard of all objects; the time follows.
 const heardAll = "heard of all at "
+
+// heardOf is the line that it writes in the end for each endpoint of a Service that has changed.
+const heardOf = "heard of %s at %d"
 
 // startWatcher starts the watcher and returns when it has heard of all, and when that was.
 func (r *run) startWatcher(ctx context.Context) (p *testbed.Proc, began, heard time.Time, err error) {
@@ -83,9 +89,14 @@ func (r *run) watchChurn(ctx context.Context) (err error) {
 	if err := r.changeSteadily(ctx, count, made); err != nil {
 		return err
 	}
+	delivered := map[netip.Addr]time.Time{}
 	for range count {
 		change := <-made
-		if err := r.await(ctx, churnEvery, time.Minute, func() error { _, err := d.of(change.endpoint); return err }); err != nil {
+		err := r.await(ctx, churnEvery, time.Minute, func() (err error) {
+			delivered[change.endpoint], err = d.of(change.endpoint)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -93,5 +104,38 @@ func (r *run) watchChurn(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return r.note(result.WatchChurnCPU, (after-before).Seconds()*1000/float64(count))
+	if err := p.Stop(ctx, unix.SIGTERM); err != nil {
+		return err
+	}
+	return errors.Join(
+		r.note(result.WatchChurnCPU, (after-before).Seconds()*1000/float64(count)),
+		r.noteLateness(delivered, p.Log()),
+	)
+}
+
+// noteLateness keeps how much later than this process's own watch the watcher heard of changes.
+func (r *run) noteLateness(delivered map[netip.Addr]time.Time, log string) error {
+	text, err := os.ReadFile(log)
+	if err != nil {
+		return err
+	}
+	var late []time.Duration
+	for line := range strings.Lines(string(text)) {
+		var name string
+		var at int64
+		if n, _ := fmt.Sscanf(line, heardOf, &name, &at); n != 2 {
+			continue
+		}
+		addr, err := netip.ParseAddr(name)
+		if err != nil {
+			return fmt.Errorf("the watcher says %q: %w", line, err)
+		}
+		if d, ours := delivered[addr]; ours {
+			late = append(late, time.Unix(0, at).Sub(d))
+		}
+	}
+	if len(late) == 0 {
+		return errors.New("the watcher has heard of no change")
+	}
+	return r.noteQuantiles(late, result.WatchLateP50, result.WatchLateP99, "")
 }

@@ -5,6 +5,7 @@ package bench
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,6 +28,8 @@ type plan struct {
 	burstMost int // Services that change in a burst, a fifth of all at most
 	// count says that the clock goes by instructions: then those of the data path are counted and nothing else.
 	count bool
+	// steps are those that are taken, by name; the start always is.
+	steps *regexp.Regexp
 	// profile is how long processor profiles are; then figures are printed and not kept. 0 is none.
 	profile time.Duration
 }
@@ -52,6 +55,10 @@ func planned(t *testing.T) plan {
 			t.Fatal("REQUIRE_KERNEL=1: ", reason)
 		}
 		t.Skip(reason)
+	}
+	var err error
+	if p.steps, err = regexp.Compile(os.Getenv("BENCH_STEPS")); err != nil {
+		t.Fatalf("BENCH_STEPS: %v", err)
 	}
 	if text := os.Getenv("BENCH_PROFILE"); text != "" {
 		seconds, err := strconv.Atoi(text)

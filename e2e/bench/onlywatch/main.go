@@ -4,12 +4,13 @@
 // usage: onlywatch KUBECONFIG NODE
 //
 // It writes a line when it has heard of all objects, "heard of all at " and the time in nanoseconds since 1970, and runs until
-// it gets SIGTERM.
+// it gets SIGTERM. Then it writes when it first heard of the endpoints of Services that changed since: "heard of ADDRESS at TIME".
 package main
 
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -46,22 +47,45 @@ func watch(ctx context.Context, kubeconfig, node string) error {
 		return err
 	}
 	tracker := proxier.NewTracker(time.Now)
-	go forget(ctx, tracker)
-	return informers.NewAPI(client, informers.APIOptions{NodeName: node, Metadata: metadata}).Run(ctx, tracker)
+	heard := make(chan map[netip.Addr]time.Time, 1)
+	go func() { heard <- forget(ctx, tracker) }()
+	err = informers.NewAPI(client, informers.APIOptions{NodeName: node, Metadata: metadata}).Run(ctx, tracker)
+	if ctx.Err() == nil {
+		return err
+	}
+	for addr, at := range <-heard {
+		fmt.Printf("heard of %s at %d\n", addr, at.UnixNano())
+	}
+	return nil
 }
 
-// forget takes what has changed and does nothing with it.
-func forget(ctx context.Context, tracker *proxier.Tracker) {
+// forget takes what has changed and does nothing with it. It returns when it first heard of the endpoints of changed Services.
+func forget(ctx context.Context, tracker *proxier.Tracker) map[netip.Addr]time.Time {
+	heard := map[netip.Addr]time.Time{}
 	for told := false; ; {
 		select {
 		case <-ctx.Done():
-			return
+			return heard
 		case <-tracker.Wake():
 		}
-		tracker.Take()
-		if !told && tracker.IsSynced() {
+		batch, now := tracker.Take(), time.Now()
+		if told {
+			note(heard, batch.Changed, now)
+		} else if tracker.IsSynced() {
 			told = true
-			fmt.Printf("heard of all at %d\n", time.Now().UnixNano())
+			fmt.Printf("heard of all at %d\n", now.UnixNano())
+		}
+	}
+}
+
+func note(heard map[netip.Addr]time.Time, changed []proxier.Object, now time.Time) {
+	for _, o := range changed {
+		for _, s := range o.Slices {
+			for _, e := range s.Endpoints {
+				if _, known := heard[e.Addr]; !known {
+					heard[e.Addr] = now
+				}
+			}
 		}
 	}
 }

@@ -14,6 +14,8 @@ const (
 	WatchStartCPU      = "watch-start-cpu"
 	WatchStartPeak     = "watch-start-peak"
 	WatchChurnCPU      = "watch-churn-cpu"
+	WatchLateP50       = "watch-late-p50"
+	WatchLateP99       = "watch-late-p99"
 	SyncTotal          = "sync-total"
 	SyncOwn            = "sync-own"
 	SyncCPU            = "sync-cpu"
@@ -116,6 +118,8 @@ func timed() []Figure {
 		{ID: ChurnRate, Title: "changes a second that were made", Unit: "/s", Plain: true},
 		{ID: ChurnCPU, Title: "processor time of those changes, a thousand of them", Unit: "s"},
 		{ID: WatchChurnCPU, Title: "floor: processor time of a process that only hears of such changes, a thousand of them", Unit: "s", Plain: true},
+		{ID: WatchLateP50, Title: "floor: how much later than another watcher that process hears of such a change: p50", Unit: "ms", Plain: true},
+		{ID: WatchLateP99, Title: same + "p99", Unit: "ms", Plain: true},
 		{ID: IdleCPU, Title: "idle, verification included: share of one processor", Unit: "%"},
 		{ID: MemoryResident, Title: "resident memory in the end", Unit: "MiB"},
 		{ID: MemoryPeak, Title: "peak resident memory from the restart to the end", Unit: "MiB"},
