@@ -123,7 +123,7 @@ func (r *run) noteLateness(delivered map[netip.Addr]time.Time, log string) error
 	for line := range strings.Lines(string(text)) {
 		var name string
 		var at int64
-		if n, _ := fmt.Sscanf(line, heardOf, &name, &at); n != 2 {
+		if n, _ := fmt.Sscanf(line, heardOf, &name, &at); n != 2 || strings.HasPrefix(line, heardAll) {
 			continue
 		}
 		addr, err := netip.ParseAddr(name)
