@@ -4,7 +4,8 @@
 // usage: onlywatch KUBECONFIG NODE
 //
 // It writes a line when it has heard of all objects, "heard of all at " and the time in nanoseconds since 1970, and runs until
-// it gets SIGTERM. Then it writes when it first heard of the endpoints of Services that changed since: "heard of ADDRESS at TIME".
+// it gets SIGTERM. Then it writes when it first heard of the endpoints of Services that changed since: "heard
+// first of ADDRESS at TIME".
 package main
 
 import (
@@ -54,7 +55,7 @@ func watch(ctx context.Context, kubeconfig, node string) error {
 		return err
 	}
 	for addr, at := range <-heard {
-		fmt.Printf("heard of %s at %d\n", addr, at.UnixNano())
+		fmt.Printf("heard first of %s at %d\n", addr, at.UnixNano())
 	}
 	return nil
 }
