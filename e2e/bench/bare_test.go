@@ -128,11 +128,11 @@ func (r *run) bareChanges(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, bed.Close()) }()
-	d, err := watchSlices(ctx, r.client)
+	d, err := r.watchSlices(ctx)
 	if err != nil {
 		return err
 	}
-	defer d.close()
+	defer func() { err = errors.Join(err, d.close()) }()
 	if err := r.daemon.Signal(unix.SIGSTOP); err != nil {
 		return err
 	}

@@ -52,12 +52,12 @@ type single struct {
 }
 
 // changes replaces one endpoint after the other, each when the daemon has nothing else to do.
-func (r *run) changes(ctx context.Context) error {
-	d, err := watchSlices(ctx, r.client)
+func (r *run) changes(ctx context.Context) (err error) {
+	d, err := r.watchSlices(ctx)
 	if err != nil {
 		return err
 	}
-	defer d.close()
+	defer func() { err = errors.Join(err, d.close()) }()
 	before, err := r.daemon.CPU()
 	if err != nil {
 		return err
@@ -153,12 +153,12 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // burst changes many Services as fast as the API server lets it, as when a node is lost. The last one is changed when all
 // others are: it is the last to be delivered, so the others are in the kernel when it is, or as good as.
-func (r *run) burst(ctx context.Context) error {
-	d, err := watchSlices(ctx, r.client)
+func (r *run) burst(ctx context.Context) (err error) {
+	d, err := r.watchSlices(ctx)
 	if err != nil {
 		return err
 	}
-	defer d.close()
+	defer func() { err = errors.Join(err, d.close()) }()
 	m := min(r.services/5, r.burstMost)
 	for i := range m {
 		r.round[i]++

@@ -75,11 +75,11 @@ func (r *run) watchChurn(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Kill()) }()
-	d, err := watchSlices(ctx, r.client)
+	d, err := r.watchSlices(ctx)
 	if err != nil {
 		return err
 	}
-	defer d.close()
+	defer func() { err = errors.Join(err, d.close()) }()
 	before, err := p.CPU()
 	if err != nil {
 		return err

@@ -3,82 +3,108 @@
 package bench
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
-	"sync"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
-	toolswatch "k8s.io/client-go/tools/watch"
+	"github.com/kube-hop/kube-hop/e2e/testbed"
 )
 
-// deliveries notes when the API server delivers EndpointSlices to a watcher: what it takes by itself to bring a change to
-// anybody on this machine.
+// deliveries tells when the API server delivered EndpointSlices to a watcher, which is a process of its own
+// (e2e/bench/clock): this one is too busy with making changes to hear of them in time.
 type deliveries struct {
-	watch watch.Interface
-	done  chan struct{} // closed when the watch has ended
-
-	mu   sync.Mutex
+	proc *testbed.Proc
+	log  *os.File
+	read *bufio.Reader
+	part string                   // of a line that is not written to its end yet
 	at   map[netip.Addr]time.Time // by the last endpoint
-	last time.Time
 }
 
 // watchSlices notes what is delivered from now on. Close it.
-func watchSlices(ctx context.Context, client kubernetes.Interface) (*deliveries, error) {
-	api := client.DiscoveryV1().EndpointSlices(namespace)
-	list, err := api.List(ctx, metav1.ListOptions{Limit: 1})
+func (r *run) watchSlices(ctx context.Context) (_ *deliveries, err error) {
+	d := &deliveries{at: map[netip.Addr]time.Time{}}
+	log := filepath.Join(r.dir, "clock.log")
+	d.proc, err = r.node.Start(ctx, filepath.Join(r.out, "clock"), []string{r.kubeconfig, namespace}, log)
 	if err != nil {
-		return nil, fmt.Errorf("list slices: %w", err)
+		return nil, err
 	}
-	// The API server ends a watch that does not keep up, as in a burst on a busy machine; this one is begun again.
-	w, err := toolswatch.NewRetryWatcherWithContext(ctx, list.ResourceVersion, &cache.ListWatch{WatchFuncWithContext: api.Watch})
-	if err != nil {
-		return nil, fmt.Errorf("watch slices: %w", err)
-	}
-	d := &deliveries{watch: w, done: make(chan struct{}), at: map[netip.Addr]time.Time{}}
-	go d.run()
-	return d, nil
-}
-
-func (d *deliveries) run() {
-	defer close(d.done)
-	for event := range d.watch.ResultChan() {
-		now := time.Now()
-		slice, ok := event.Object.(*discoveryv1.EndpointSlice)
-		if !ok || len(slice.Endpoints) == 0 {
-			continue
-		}
-		addr, err := netip.ParseAddr(slice.Endpoints[len(slice.Endpoints)-1].Addresses[0])
+	defer func() {
 		if err != nil {
-			continue // not one of ours
+			err = errors.Join(err, d.close())
 		}
-		d.mu.Lock()
-		d.at[addr], d.last = now, now
-		d.mu.Unlock()
+	}()
+	if d.log, err = os.Open(log); err != nil {
+		return nil, err
 	}
+	d.read = bufio.NewReader(d.log)
+	return d, r.await(ctx, askEvery, r.start, func() error {
+		for {
+			line, err := d.line()
+			if err != nil {
+				return fmt.Errorf("the watcher of deliveries does not watch yet; it says %q: %w", d.proc.Tail(3), err)
+			}
+			if line == "watching" {
+				return nil
+			}
+		}
+	})
 }
 
-func (d *deliveries) close() {
-	d.watch.Stop()
-	<-d.done
+// line returns the next line that the watcher has written, or io.EOF.
+func (d *deliveries) line() (string, error) {
+	text, err := d.read.ReadString('\n')
+	d.part += text
+	if err != nil {
+		return "", err
+	}
+	line := strings.TrimSuffix(d.part, "\n")
+	d.part = ""
+	return line, nil
+}
+
+func (d *deliveries) close() error {
+	errs := []error{d.proc.Kill()}
+	if d.log != nil {
+		errs = append(errs, d.log.Close())
+	}
+	return errors.Join(append(errs, os.Remove(d.proc.Log()))...)
 }
 
 // errUndelivered says that the watcher has not heard of a change yet.
 var errUndelivered = errors.New("not delivered to a watcher")
 
+// deliveredAt is what the watcher writes of a slice. What else it says is client-go's.
+const deliveredAt = "delivered %s at %d"
+
 // of returns when the slice with that last endpoint came.
 func (d *deliveries) of(last netip.Addr) (time.Time, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	t, ok := d.at[last]
-	if !ok {
-		return t, errUndelivered
+	for {
+		if at, ok := d.at[last]; ok {
+			return at, nil
+		}
+		line, err := d.line()
+		if errors.Is(err, io.EOF) {
+			return time.Time{}, fmt.Errorf("%s: %w", last, errUndelivered)
+		}
+		if err != nil {
+			return time.Time{}, err
+		}
+		var name string
+		var at int64
+		if n, _ := fmt.Sscanf(line, deliveredAt, &name, &at); n != 2 {
+			continue
+		}
+		addr, err := netip.ParseAddr(name)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("the watcher of deliveries says %q: %w", line, err)
+		}
+		d.at[addr] = time.Unix(0, at)
 	}
-	return t, nil
 }
