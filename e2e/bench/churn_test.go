@@ -15,11 +15,17 @@ import (
 	"github.com/kube-hop/kube-hop/e2e/bench/result"
 )
 
-// pending is a change that was made and that the kernel may not hold yet.
-type pending struct {
+// changed is the next last endpoint of a Service.
+type changed struct {
 	service  int
 	endpoint netip.Addr
-	held     time.Time // when the kernel was seen to hold it, or a later one of the same Service
+}
+
+// pending is a change that was delivered and that the kernel may not hold yet.
+type pending struct {
+	changed
+	delivered time.Time
+	held      time.Time // when the kernel was seen to hold it, or a later one of the same Service
 }
 
 // churn makes changes at a steady rate and follows each into the kernel.
@@ -34,17 +40,17 @@ func (r *run) churn(ctx context.Context) (err error) {
 		return err
 	}
 	count := int(r.plan.churn.Seconds()) * r.rate
-	made := make(chan pending, count)
+	asked := make(chan changed, count)
 	begin := time.Now()
 	var wrote time.Duration
-	var writers errgroup.Group
+	writers, writing := errgroup.WithContext(ctx)
 	writers.Go(func() error {
-		defer close(made)
-		err := r.changeSteadily(ctx, count, made)
+		defer close(asked)
+		err := r.changeSteadily(writing, count, asked)
 		wrote = time.Since(begin)
 		return err
 	})
-	q, err := r.follow(ctx, made)
+	q, err := r.follow(writing, d, asked) // not to its limit when a change failed
 	if err := errors.Join(err, writers.Wait()); err != nil {
 		return err
 	}
@@ -53,14 +59,14 @@ func (r *run) churn(ctx context.Context) (err error) {
 		return err
 	}
 	return errors.Join(
-		r.noteStaleness(ctx, d, q),
+		r.noteStaleness(q),
 		r.noteResult(result.Result{Figure: result.ChurnRate, Value: float64(count) / wrote.Seconds(), Samples: count}),
 		r.note(result.ChurnCPU, (after-before).Seconds()*1000/float64(count)),
 	)
 }
 
-// changeSteadily makes the changes and tells of each when it is made. It falls behind when the API server does.
-func (r *run) changeSteadily(ctx context.Context, count int, made chan<- pending) error {
+// changeSteadily makes the changes and tells of each before it asks for it. It falls behind when the API server does.
+func (r *run) changeSteadily(ctx context.Context, count int, asked chan<- changed) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(workers)
 	tick := time.NewTicker(time.Second / time.Duration(r.rate))
@@ -74,28 +80,28 @@ func (r *run) changeSteadily(ctx context.Context, count int, made chan<- pending
 		i := r.spread(k)
 		endpoint, round := r.next(i), r.round[i]
 		g.Go(func() error {
-			err := change(ctx, r.client, i, round)
-			made <- pending{service: i, endpoint: endpoint}
-			return err
+			asked <- changed{i, endpoint}
+			return change(ctx, r.client, i, round)
 		})
 	}
 	return g.Wait()
 }
 
-// follow asks the kernel for the oldest change until it is there, then for the next, until all are or time is up.
-func (r *run) follow(ctx context.Context, made <-chan pending) (*queue, error) {
-	q := &queue{of: map[int][]netip.Addr{}}
+// follow asks the kernel for the change that was delivered first until it is there, then for the next, until all are or
+// time is up.
+func (r *run) follow(ctx context.Context, d *deliveries, asked <-chan changed) (*queue, error) {
+	q := &queue{service: map[netip.Addr]int{}, of: map[int][]netip.Addr{}}
 	limit := time.Now().Add(r.plan.churn + r.budget)
 	tick := time.NewTicker(churnEvery)
 	defer tick.Stop()
-	for made != nil || len(q.waiting) > 0 {
+	for asked != nil || q.left() > 0 {
 		select {
-		case p, open := <-made:
+		case c, open := <-asked:
 			if !open {
-				made = nil
+				asked = nil
 				continue
 			}
-			q.add(p)
+			q.add(c)
 			continue
 		case <-tick.C:
 		case <-r.daemon.Done():
@@ -103,41 +109,59 @@ func (r *run) follow(ctx context.Context, made <-chan pending) (*queue, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+		if err := q.takeDelivered(d); err != nil {
+			return nil, err
+		}
 		if err := r.takeHeld(ctx, q); err != nil {
 			return nil, err
 		}
-		if made == nil && time.Now().After(limit) {
+		if asked == nil && time.Now().After(limit) {
 			break
 		}
 	}
 	return q, nil
 }
 
-// queue is the changes in the order they were made: those that the kernel was seen to hold, and the others.
+// queue is the changes: those that were not delivered yet, those that were, in that order, and those that the kernel was
+// seen to hold.
 type queue struct {
-	done, waiting []pending
-	of            map[int][]netip.Addr // the last endpoints of a Service that wait, in order
-	// asked is when the kernel was last asked, and gaps how long after the time before: on a busy machine it is not as often
+	service       map[netip.Addr]int // of those that were not delivered
+	waiting, done []pending
+	of            map[int][]netip.Addr // the last endpoints of a Service that the kernel was not seen to hold
+	// looked is when the kernel was last asked, and gaps how long after the time before: on a busy machine it is not as often
 	// as it should be.
-	asked time.Time
-	gaps  []time.Duration
+	looked time.Time
+	gaps   []time.Duration
 }
 
-func (q *queue) add(p pending) {
-	q.waiting = append(q.waiting, p)
-	q.of[p.service] = append(q.of[p.service], p.endpoint)
+func (q *queue) add(c changed) {
+	q.service[c.endpoint] = c.service
+	q.of[c.service] = append(q.of[c.service], c.endpoint)
+}
+
+// left returns how many changes the kernel was not seen to hold.
+func (q *queue) left() int { return len(q.service) + len(q.waiting) }
+
+// takeDelivered moves those that have been delivered to the end of those that wait for the kernel.
+func (q *queue) takeDelivered(d *deliveries) error {
+	for {
+		next, err := d.next()
+		if errors.Is(err, errUndelivered) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if i, ours := q.service[next.endpoint]; ours {
+			delete(q.service, next.endpoint)
+			q.waiting = append(q.waiting, pending{changed: changed{i, next.endpoint}, delivered: next.at})
+		}
+	}
 }
 
 // takeHeld moves changes from waiting to done, up to the first that the kernel does not hold.
 func (r *run) takeHeld(ctx context.Context, q *queue) error {
-	if now := time.Now(); len(q.waiting) > 0 {
-		if !q.asked.IsZero() {
-			q.gaps = append(q.gaps, now.Sub(q.asked))
-		}
-		q.asked = now
-	} else {
-		q.asked = time.Time{} // nothing to ask for
-	}
+	q.look(time.Now())
 	for len(q.waiting) > 0 {
 		p := q.waiting[0]
 		err := errAbsent
@@ -154,30 +178,38 @@ func (r *run) takeHeld(ctx context.Context, q *queue) error {
 		}
 		p.held = time.Now()
 		q.done, q.waiting = append(q.done, p), q.waiting[1:]
-		q.of[p.service] = q.of[p.service][1:]
+		own := func(endpoint netip.Addr) bool { return endpoint == p.endpoint }
+		q.of[p.service] = slices.DeleteFunc(q.of[p.service], own)
 	}
 	return nil
 }
 
-// noteStaleness keeps how long after its delivery each change was in the kernel.
-func (r *run) noteStaleness(ctx context.Context, d *deliveries, q *queue) error {
-	var stale []time.Duration
-	for _, p := range q.done {
-		var delivered time.Time
-		err := r.await(ctx, churnEvery, time.Minute, func() (err error) { // the subject may hear of it first
-			delivered, err = d.of(p.endpoint)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		stale = append(stale, p.held.Sub(delivered))
+// look notes that the kernel is asked, if there is something to ask for.
+func (q *queue) look(now time.Time) {
+	if len(q.waiting) == 0 {
+		q.looked = time.Time{}
+		return
 	}
-	if left := len(q.waiting); left > 0 || len(stale) == 0 || len(q.gaps) == 0 {
+	if !q.looked.IsZero() {
+		q.gaps = append(q.gaps, now.Sub(q.looked))
+	}
+	q.looked = now
+}
+
+// noteStaleness keeps how long after its delivery each change was in the kernel.
+func (r *run) noteStaleness(q *queue) error {
+	if left := q.left(); left > 0 || len(q.done) == 0 {
 		note := fmt.Sprintf("%d of %d changes were not in the kernel in the end", left, left+len(q.done))
 		return r.noteResult(result.Result{Figure: result.ChurnP99, Value: milliseconds(r.budget), AtLeast: true, Samples: len(q.done), Note: note})
 	}
-	slices.Sort(q.gaps)
-	return r.noteQuantiles(stale, result.ChurnP50, result.ChurnP99, fmt.Sprintf("the kernel was to be asked every %s, and was at p99 after %s",
-		churnEvery, quantile(q.gaps, 0.99).Round(time.Millisecond)))
+	var stale []time.Duration
+	for _, p := range q.done {
+		stale = append(stale, p.held.Sub(p.delivered))
+	}
+	note := fmt.Sprintf("the kernel was to be asked every %s", churnEvery)
+	if len(q.gaps) > 0 {
+		slices.Sort(q.gaps)
+		note += fmt.Sprintf(" and was at p99 after %s", quantile(q.gaps, 0.99).Round(time.Millisecond))
+	}
+	return r.noteQuantiles(stale, result.ChurnP50, result.ChurnP99, note)
 }

@@ -85,13 +85,13 @@ func (r *run) watchChurn(ctx context.Context) (err error) {
 		return err
 	}
 	count := int(r.plan.churn.Seconds()) * r.rate
-	made := make(chan pending, count)
-	if err := r.changeSteadily(ctx, count, made); err != nil {
+	asked := make(chan changed, count)
+	if err := r.changeSteadily(ctx, count, asked); err != nil {
 		return err
 	}
 	delivered := map[netip.Addr]time.Time{}
 	for range count {
-		change := <-made
+		change := <-asked
 		err := r.await(ctx, churnEvery, time.Minute, func() (err error) {
 			delivered[change.endpoint], err = d.of(change.endpoint)
 			return err

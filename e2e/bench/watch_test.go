@@ -24,7 +24,7 @@ type deliveries struct {
 	log  *os.File
 	read *bufio.Reader
 	part string                   // of a line that is not written to its end yet
-	at   map[netip.Addr]time.Time // by the last endpoint
+	at   map[netip.Addr]time.Time // by the last endpoint; those that of has passed
 }
 
 // watchSlices notes what is delivered from now on. Close it.
@@ -80,21 +80,24 @@ func (d *deliveries) close() error {
 // errUndelivered says that the watcher has not heard of a change yet.
 var errUndelivered = errors.New("not delivered to a watcher")
 
-// deliveredAt is what the watcher writes of a slice. What else it says is client-go's.
+// delivery is a slice that the watcher was sent.
+type delivery struct {
+	endpoint netip.Addr // the last one
+	at       time.Time
+}
+
+// deliveredAt is what the watcher writes of it. What else it says is client-go's.
 const deliveredAt = "delivered %s at %d"
 
-// of returns when the slice with that last endpoint came.
-func (d *deliveries) of(last netip.Addr) (time.Time, error) {
+// next returns the next delivery; errUndelivered says that there is none yet.
+func (d *deliveries) next() (delivery, error) {
 	for {
-		if at, ok := d.at[last]; ok {
-			return at, nil
-		}
 		line, err := d.line()
 		if errors.Is(err, io.EOF) {
-			return time.Time{}, fmt.Errorf("%s: %w", last, errUndelivered)
+			return delivery{}, errUndelivered
 		}
 		if err != nil {
-			return time.Time{}, err
+			return delivery{}, err
 		}
 		var name string
 		var at int64
@@ -103,8 +106,22 @@ func (d *deliveries) of(last netip.Addr) (time.Time, error) {
 		}
 		addr, err := netip.ParseAddr(name)
 		if err != nil {
-			return time.Time{}, fmt.Errorf("the watcher of deliveries says %q: %w", line, err)
+			return delivery{}, fmt.Errorf("the watcher of deliveries says %q: %w", line, err)
 		}
-		d.at[addr] = time.Unix(0, at)
+		return delivery{addr, time.Unix(0, at)}, nil
+	}
+}
+
+// of returns when the slice with that last endpoint came.
+func (d *deliveries) of(last netip.Addr) (time.Time, error) {
+	for {
+		if at, ok := d.at[last]; ok {
+			return at, nil
+		}
+		next, err := d.next()
+		if err != nil {
+			return time.Time{}, fmt.Errorf("%s: %w", last, err)
+		}
+		d.at[next.endpoint] = next.at
 	}
 }
