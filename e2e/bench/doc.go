@@ -24,6 +24,6 @@
 // Nothing of a subject's own is believed but its word that its first sync is done, which is then checked for every
 // Service. Whether the kernel holds a change is asked from the kernel over netlink, for the one Service that changed: for
 // IPVS the real servers of its virtual server, for nf_tables the rule of its chain and the elements of the map in that
-// rule. A watcher in this process tells when the API server has delivered the change to anybody; what is beyond that is
-// the subject's.
+// rule. A process of its own (clock) notes when the API server has delivered the change to anybody, since this one is too
+// busy with changes to hear of them in time; what is beyond that is the subject's.
 package bench
