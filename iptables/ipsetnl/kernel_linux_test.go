@@ -91,6 +91,34 @@ func TestKernelLeftover(t *testing.T) {
 	}
 }
 
+// Looking at sets that are there is one request, however many they are, and the sets of others are not in the way.
+func TestKernelLooksOnce(t *testing.T) {
+	s := openSets(t)
+	for _, typ := range []iptables.SetType{"hash:ip", "hash:mac", "list:set"} {
+		if err := s.create(iptables.Set{Name: "of others, " + string(typ), Type: typ}); err != nil {
+			t.Logf("without a set of type %s: %v", typ, err)
+		}
+	}
+	var sets []iptables.Set
+	for i := range 100 {
+		sets = append(sets, iptables.Set{Name: fmt.Sprintf("S%d", i), Type: iptables.HashIPPort, Family: iptables.IPv4, MaxElem: 5})
+	}
+	if err := s.Ensure(t.Context(), sets); err != nil {
+		t.Fatal(err)
+	}
+	before := s.conn.seq
+	if err := s.Ensure(t.Context(), sets); err != nil {
+		t.Fatal(err)
+	}
+	counts, err := s.Count(t.Context(), sets)
+	if err != nil || len(counts) != len(sets) {
+		t.Errorf("counted %d of %d sets: %v", len(counts), len(sets), err)
+	}
+	if requests := s.conn.seq - before; requests != 2 {
+		t.Errorf("%d requests to look at %d sets twice, want 2", requests, len(sets))
+	}
+}
+
 // The kernel answers for the entry that failed, not for the batch: three bad ones cost three more messages.
 func TestKernelNamesTheCulprit(t *testing.T) {
 	s := openSets(t)

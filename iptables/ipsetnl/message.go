@@ -35,6 +35,11 @@ func listMessage(name string, flags uint32) []byte {
 	return appendNet32(head(name), attrFlags, flags)
 }
 
+// listAllMessage asks for every set there is.
+func listAllMessage(flags uint32) []byte {
+	return appendNet32(nlattr.Append(nil, attrProtocol, protocolVersion), attrFlags, flags)
+}
+
 func swapMessage(from, to string) []byte {
 	return nlattr.AppendString(head(from), attrSetName2, to)
 }

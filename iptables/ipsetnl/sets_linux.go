@@ -74,29 +74,35 @@ func checkProtocol(c *conn) error {
 func (s *Sets) Ensure(ctx context.Context, sets []iptables.Set) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	have, err := s.headers()
+	if err != nil {
+		return fmt.Errorf("ipset: look for sets: %w", err)
+	}
 	var errs []error
 	for _, set := range sets {
-		if err := s.ensure(ctx, set); err != nil {
+		if err := s.ensure(ctx, set, have); err != nil {
 			errs = append(errs, fmt.Errorf("ipset: create %s: %w", set.Name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (s *Sets) ensure(ctx context.Context, want iptables.Set) error {
+func (s *Sets) ensure(ctx context.Context, want iptables.Set, all map[string]setMessage) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if want.Name == "" || len(want.Name) > maxNameLen {
 		return fmt.Errorf("a name has 1 to %d characters", maxNameLen)
 	}
-	err := s.create(want)
-	if !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	header, err := s.header(want.Name)
-	if err != nil {
-		return fmt.Errorf("look at the one there: %w", err)
+	header, exists := all[want.Name]
+	if !exists {
+		err := s.create(want)
+		if !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+		if header, err = s.header(want.Name); err != nil {
+			return fmt.Errorf("look at the one there: %w", err)
+		}
 	}
 	have := header.set
 	if have.Type != want.Type || have.Family != want.Family {
@@ -116,6 +122,20 @@ func (s *Sets) create(set iptables.Set) error {
 	return s.conn.do(cmdCreate, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, createMessage(set), nil)
 }
 
+// headers returns all sets without their entries, by name, in one listing: a request for each would be dozens. Those that are
+// not understood are left out: they are most likely of others, and what is asked of one by its name says why.
+func (s *Sets) headers() (map[string]setMessage, error) {
+	all := map[string]setMessage{}
+	err := s.conn.do(cmdList, unix.NLM_F_DUMP, listAllMessage(listHeader), func(b []byte) error {
+		m, err := parseSet(b)
+		if err == nil && m.set.Type != "" { // the last message of a set has only its name
+			all[m.set.Name] = m
+		}
+		return nil
+	})
+	return all, err
+}
+
 // header returns a set without its entries.
 func (s *Sets) header(name string) (setMessage, error) {
 	var set setMessage
@@ -133,11 +153,15 @@ func (s *Sets) header(name string) (setMessage, error) {
 func (s *Sets) Count(ctx context.Context, sets []iptables.Set) (map[string]int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	all, err := s.headers()
+	if err != nil {
+		return nil, fmt.Errorf("ipset: count entries: %w", err)
+	}
 	counts := map[string]int{}
 	for _, set := range sets {
 		err := ctx.Err()
-		var have setMessage
-		if err == nil {
+		have, exists := all[set.Name]
+		if err == nil && !exists {
 			have, err = s.header(set.Name)
 		}
 		if errors.Is(err, iptables.ErrNoSet) {
