@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ const (
 // startDaemon starts the subject and returns when it did.
 func (r *run) startDaemon(ctx context.Context) (begin time.Time, err error) {
 	begin = time.Now()
-	args := r.args(r.node.Name, r.kubeconfig)
+	args := slices.Concat(r.args(r.node.Name, r.kubeconfig), r.tried)
 	if r.profile > 0 {
 		args = append(args, "--profiling")
 	}

@@ -32,6 +32,8 @@ type plan struct {
 	steps *regexp.Regexp
 	// profile is how long processor profiles are; then figures are printed and not kept. 0 is none.
 	profile time.Duration
+	// tried are flags that the subject has beyond those of its kind; with them too figures are not kept.
+	tried []string
 }
 
 // planned reads the plan from the environment, as hack/bench sets it.
@@ -60,6 +62,7 @@ func planned(t *testing.T) plan {
 	if p.steps, err = regexp.Compile(os.Getenv("BENCH_STEPS")); err != nil {
 		t.Fatalf("BENCH_STEPS: %v", err)
 	}
+	p.tried = strings.Fields(os.Getenv("BENCH_FLAGS"))
 	if text := os.Getenv("BENCH_PROFILE"); text != "" {
 		seconds, err := strconv.Atoi(text)
 		if err != nil || seconds < 1 || seconds > 600 {

@@ -244,7 +244,7 @@ func (r *run) noteResult(res result.Result) error {
 		res = counted
 	}
 	fmt.Println(res)
-	if r.profile > 0 {
+	if r.profile > 0 || len(r.tried) > 0 {
 		return nil
 	}
 	return result.Append(filepath.Join(r.out, r.name+".jsonl"), res)
