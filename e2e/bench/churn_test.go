@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -159,29 +160,41 @@ func (q *queue) takeDelivered(d *deliveries) error {
 	}
 }
 
-// takeHeld moves changes from waiting to done, up to the first that the kernel does not hold.
+// takeHeld moves changes from waiting to done, up to the first that the kernel does not hold. A subject hears of them in the
+// order of their deliveries and brings all that it has heard of into the kernel: so the kernel holds those before one that
+// it holds, and need not be asked for each, which takes longer with nf_tables than the changes take to come.
 func (r *run) takeHeld(ctx context.Context, q *queue) error {
 	q.look(time.Now())
-	for len(q.waiting) > 0 {
-		p := q.waiting[0]
-		err := errAbsent
-		for _, endpoint := range q.of[p.service] { // its own, or a later one that has come instead
-			if err = r.inKernel(ctx, p.service, endpoint); !errors.Is(err, errAbsent) {
-				break
-			}
+	var failed error
+	held := sort.Search(len(q.waiting), func(i int) bool {
+		if failed != nil {
+			return true
 		}
-		if errors.Is(err, errAbsent) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		p.held = time.Now()
-		q.done, q.waiting = append(q.done, p), q.waiting[1:]
-		own := func(endpoint netip.Addr) bool { return endpoint == p.endpoint }
-		q.of[p.service] = slices.DeleteFunc(q.of[p.service], own)
+		found, err := r.isHeld(ctx, q, q.waiting[i])
+		failed = err
+		return !found
+	})
+	if failed != nil {
+		return failed
 	}
+	now := time.Now()
+	for _, p := range q.waiting[:held] {
+		p.held = now
+		q.done = append(q.done, p)
+		q.of[p.service] = slices.DeleteFunc(q.of[p.service], func(a netip.Addr) bool { return a == p.endpoint })
+	}
+	q.waiting = q.waiting[held:]
 	return nil
+}
+
+// isHeld tells whether the kernel holds a change, or a later one of the same Service that has come instead.
+func (r *run) isHeld(ctx context.Context, q *queue, p pending) (bool, error) {
+	for _, endpoint := range q.of[p.service] {
+		if err := r.inKernel(ctx, p.service, endpoint); !errors.Is(err, errAbsent) {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // look notes that the kernel is asked, if there is something to ask for.

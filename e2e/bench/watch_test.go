@@ -94,7 +94,12 @@ func (d *deliveries) next() (delivery, error) {
 	for {
 		line, err := d.line()
 		if errors.Is(err, io.EOF) {
-			return delivery{}, errUndelivered
+			select {
+			case <-d.proc.Done():
+				return delivery{}, fmt.Errorf("the watcher of deliveries has ended:\n%s", d.proc.Tail(3))
+			default:
+				return delivery{}, errUndelivered
+			}
 		}
 		if err != nil {
 			return delivery{}, err
