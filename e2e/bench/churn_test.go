@@ -97,18 +97,14 @@ func (r *run) follow(ctx context.Context, d *deliveries, asked <-chan changed) (
 	defer tick.Stop()
 	for asked != nil || q.left() > 0 {
 		select {
-		case c, open := <-asked:
-			if !open {
-				asked = nil
-				continue
-			}
-			q.add(c)
-			continue
 		case <-tick.C:
 		case <-r.daemon.Done():
 			return nil, fmt.Errorf("%s has ended:\n%s", r.name, r.daemon.Tail(30))
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
+		}
+		if !q.takeAsked(asked) { // first, for what is delivered to be known
+			asked = nil
 		}
 		if err := q.takeDelivered(d); err != nil {
 			return nil, err
@@ -137,9 +133,21 @@ type queue struct {
 	end    time.Time // when time was up or nothing was left
 }
 
-func (q *queue) add(c changed) {
-	q.service[c.endpoint] = c.service
-	q.of[c.service] = append(q.of[c.service], c.endpoint)
+// takeAsked takes in the changes that were asked for up to now. It returns false if there will be no more.
+func (q *queue) takeAsked(asked <-chan changed) bool {
+	for asked != nil {
+		select {
+		case c, more := <-asked:
+			if !more {
+				return false
+			}
+			q.service[c.endpoint] = c.service
+			q.of[c.service] = append(q.of[c.service], c.endpoint)
+		default:
+			return true
+		}
+	}
+	return false
 }
 
 // left returns how many changes the kernel was not seen to hold.
@@ -221,7 +229,7 @@ func (r *run) noteStaleness(q *queue) error {
 	}
 	left := q.left()
 	if left > 0 {
-		note += fmt.Sprintf("; %d changes were not in the kernel in the end", left)
+		note += fmt.Sprintf("; %d changes were not in the kernel in the end, %d of them not even delivered", left, len(q.service))
 	}
 	var stale []time.Duration
 	for _, p := range q.done {
@@ -237,7 +245,7 @@ func (r *run) noteStaleness(q *queue) error {
 	keep := func(figure string, share float64) error {
 		v := quantile(stale, share)
 		return r.noteResult(result.Result{
-			Figure: figure, Value: milliseconds(v), AtLeast: left > 0 && v >= q.least(), Samples: len(stale), Note: note,
+			Figure: figure, Value: milliseconds(v), AtLeast: len(q.waiting) > 0 && v >= q.least(), Samples: len(stale), Note: note,
 		})
 	}
 	return errors.Join(keep(result.ChurnP50, 0.5), keep(result.ChurnP99, 0.99))
