@@ -88,8 +88,7 @@ func (r *run) changeSteadily(ctx context.Context, count int, asked chan<- change
 	return g.Wait()
 }
 
-// follow asks the kernel for the change that was delivered first until it is there, then for the next, until all are or
-// time is up.
+// follow asks the kernel again and again for what has been delivered, until all of it is there or time is up.
 func (r *run) follow(ctx context.Context, d *deliveries, asked <-chan changed) (*queue, error) {
 	q := &queue{service: map[netip.Addr]int{}, of: map[int][]netip.Addr{}}
 	limit := time.Now().Add(r.plan.churn + r.budget)
