@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"sort"
@@ -241,19 +242,15 @@ func (r *run) noteStaleness(q *queue) error {
 		return errors.New("no change was delivered")
 	}
 	slices.Sort(stale)
+	least := time.Duration(math.MaxInt64) // of those that are only known to be at least that
+	if n := len(q.waiting); n > 0 {
+		least = q.end.Sub(q.waiting[n-1].delivered)
+	}
 	keep := func(figure string, share float64) error {
 		v := quantile(stale, share)
 		return r.noteResult(result.Result{
-			Figure: figure, Value: milliseconds(v), AtLeast: len(q.waiting) > 0 && v >= q.least(), Samples: len(stale), Note: note,
+			Figure: figure, Value: milliseconds(v), AtLeast: v >= least, Samples: len(stale), Note: note,
 		})
 	}
 	return errors.Join(keep(result.ChurnP50, 0.5), keep(result.ChurnP99, 0.99))
-}
-
-// least returns the shortest time that a change has waited that was not in the kernel in the end.
-func (q *queue) least() time.Duration {
-	if len(q.waiting) == 0 {
-		return 0
-	}
-	return q.end.Sub(q.waiting[len(q.waiting)-1].delivered)
 }

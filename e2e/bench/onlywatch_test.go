@@ -121,17 +121,12 @@ func (r *run) noteLateness(delivered map[netip.Addr]time.Time, log string) error
 	}
 	var late []time.Duration
 	for line := range strings.Lines(string(text)) {
-		var name string
-		var at int64
-		if n, _ := fmt.Sscanf(line, heardOf, &name, &at); n != 2 {
-			continue
-		}
-		addr, err := netip.ParseAddr(name)
+		heard, is, err := parseDelivery(line, heardOf)
 		if err != nil {
-			return fmt.Errorf("the watcher says %q: %w", line, err)
+			return err
 		}
-		if d, ours := delivered[addr]; ours {
-			late = append(late, time.Unix(0, at).Sub(d))
+		if d, ours := delivered[heard.endpoint]; is && ours {
+			late = append(late, heard.at.Sub(d))
 		}
 	}
 	if len(late) == 0 {

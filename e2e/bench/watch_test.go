@@ -104,17 +104,24 @@ func (d *deliveries) next() (delivery, error) {
 		if err != nil {
 			return delivery{}, err
 		}
-		var name string
-		var at int64
-		if n, _ := fmt.Sscanf(line, deliveredAt, &name, &at); n != 2 {
-			continue
+		if heard, is, err := parseDelivery(line, deliveredAt); is || err != nil {
+			return heard, err
 		}
-		addr, err := netip.ParseAddr(name)
-		if err != nil {
-			return delivery{}, fmt.Errorf("the watcher of deliveries says %q: %w", line, err)
-		}
-		return delivery{addr, time.Unix(0, at)}, nil
 	}
+}
+
+// parseDelivery reads a line that a watcher writes in that form; is is false for others.
+func parseDelivery(line, form string) (heard delivery, is bool, err error) {
+	var name string
+	var at int64
+	if n, _ := fmt.Sscanf(line, form, &name, &at); n != 2 {
+		return delivery{}, false, nil
+	}
+	addr, err := netip.ParseAddr(name)
+	if err != nil {
+		return delivery{}, false, fmt.Errorf("a watcher says %q: %w", line, err)
+	}
+	return delivery{addr, time.Unix(0, at)}, true, nil
 }
 
 // of returns when the slice with that last endpoint came.
